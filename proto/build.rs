@@ -1,0 +1,3 @@
+//! Compiles the control API without `protoc`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The control API of Qanah: messages, client and socket paths.

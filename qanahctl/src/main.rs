@@ -1,0 +1,3 @@
+//! The Qanah command line.
+
+fn main() {}

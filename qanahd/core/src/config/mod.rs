@@ -1,0 +1,1 @@
+//! wg-quick configuration files: text in, typed values out.

@@ -1,0 +1,1 @@
+//! The frame codec: what one data channel message holds.

@@ -1,0 +1,1 @@
+//! A checked view of an IPv4 or IPv6 packet.

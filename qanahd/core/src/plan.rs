@@ -1,0 +1,1 @@
+//! From a configuration to ordered steps on the system, and back.

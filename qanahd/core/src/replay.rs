@@ -1,0 +1,1 @@
+//! The sliding window that refuses replayed counters.

@@ -1,0 +1,1 @@
+//! The allowed IPs of all peers: longest prefix first.

@@ -1,0 +1,1 @@
+//! Sealing and opening frames: one key, one direction, one carrier.

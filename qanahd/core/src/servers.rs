@@ -1,0 +1,1 @@
+//! Addresses of brokers, STUN and TURN servers as users write them.

@@ -1,0 +1,3 @@
+//! The Qanah daemon: WireGuard configurations over WebRTC data channels.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! End-to-end tests of Qanah: namespaces, brokers and TURN servers that they own.
