@@ -1,1 +1,0 @@
-//! Addresses of brokers, STUN and TURN servers as users write them.
