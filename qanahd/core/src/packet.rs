@@ -1,1 +1,0 @@
-//! A checked view of an IPv4 or IPv6 packet.
