@@ -1,1 +1,0 @@
-//! The frame codec: what one data channel message holds.

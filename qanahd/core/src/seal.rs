@@ -1,1 +1,0 @@
-//! Sealing and opening frames: one key, one direction, one carrier.
