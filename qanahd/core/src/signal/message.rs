@@ -26,10 +26,7 @@ macro_rules! random_id {
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0
-                    .iter()
-                    .take(4)
-                    .try_for_each(|byte| write!(f, "{byte:02x}"))
+                self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
             }
         }
 
@@ -66,7 +63,8 @@ pub struct Hello {
     pub challenge: Challenge,
     /// The receiver's challenge, where the sender has heard it.
     pub echo: Option<Challenge>,
-    /// The session that the sender holds to be alive.
+    /// The attempt that the sender waits for (answered, not confirmed yet); without one, the
+    /// session that it holds to be alive. So a hello does not end what is under way.
     pub session: Option<SessionId>,
 }
 
@@ -77,6 +75,9 @@ pub struct Offer {
     pub session: SessionId,
     /// The answerer's challenge; absent in an offer by hand.
     pub echo: Option<Challenge>,
+    /// By hand: for how long the offer is open, in seconds. The answerer waits so long to be
+    /// accepted.
+    pub lifetime: Option<u32>,
     /// Noise message 1; its payload is a [`Description`].
     pub noise: Vec<u8>,
 }
@@ -107,6 +108,22 @@ pub struct Candidates {
     pub mac: Option<[u8; 16]>,
 }
 
+impl Candidates {
+    /// What the MAC of a restart covers: session, generation, and both credentials with their
+    /// lengths before them, so that the end of one cannot be read as the start of the next.
+    pub fn mac_input(&self) -> Vec<u8> {
+        let mut input = self.session.0.to_vec();
+        input.extend(self.generation.to_be_bytes());
+        let (ufrag, pwd) = self.credentials.as_ref().map_or(("", ""), |ice| (&ice.ufrag, &ice.pwd));
+        for text in [ufrag, pwd] {
+            // The codec refuses longer ones before a MAC is looked at.
+            input.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+            input.extend(text.bytes());
+        }
+        input
+    }
+}
+
 /// The end of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bye {
@@ -114,6 +131,13 @@ pub struct Bye {
     pub session: SessionId,
     /// Proof by the session's keys.
     pub mac: [u8; 16],
+}
+
+impl Bye {
+    /// What the MAC covers: the session id.
+    pub fn mac_input(&self) -> Vec<u8> {
+        self.session.0.to_vec()
+    }
 }
 
 /// What an SDP would say, in its few fields.

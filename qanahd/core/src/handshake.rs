@@ -1,1 +1,0 @@
-//! The Noise handshake and the key schedule.
