@@ -1,0 +1,395 @@
+//! From an offer to an open channel whose keys are confirmed.
+
+use std::time::Instant;
+
+use rand_core::CryptoRngCore;
+
+use super::limits::{
+    CONFIRM_INTERVAL, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, DESCRIBE_TIMEOUT, DESCRIPTION_WINDOW,
+    GATHER_BY_HAND, MAX_CANDIDATES, OFFER_LIFETIME,
+};
+use super::machine::Machine;
+use super::state::{Answered, Link, Peer, Repeats, Session, Stage, Way};
+use super::{Output, RtcCommand};
+use crate::frame::Control;
+use crate::handshake::{HandshakeError, Initiator, Responder};
+use crate::signal::{
+    Answer, Candidate, Candidates, Challenge, Description, Message, Offer, SessionId,
+};
+
+impl<R: CryptoRngCore> Machine<R> {
+    pub(super) fn begin_offer(&mut self, now: Instant, echo: Challenge) {
+        let id = SessionId::random(&mut self.rng);
+        let stage = Stage::DescribingOffer { echo: Some(echo) };
+        self.begin(now, id, Way::Broker, stage);
+        self.emit(Output::Rtc(id, RtcCommand::Offer { patience: None }));
+    }
+
+    /// Adds an attempt, in the place of an older one of its kind.
+    pub(super) fn begin(&mut self, now: Instant, id: SessionId, way: Way, stage: Stage) {
+        let offerer = matches!(stage, Stage::DescribingOffer { .. });
+        if let Some(rival) = self.pending.rival(way, offerer) {
+            self.fail_attempt(now, rival, "a newer attempt took its place");
+        }
+        let index = self.rng.next_u32();
+        let mut session = Session::new(id, way, stage, now + DESCRIBE_TIMEOUT, index);
+        session.replaces = self.live.as_ref().map(|live| live.id);
+        self.pending.put(session);
+    }
+
+    pub(super) fn on_offer(&mut self, now: Instant, offer: Offer) {
+        if self.answered.as_ref().is_some_and(|answered| answered.offer == offer) {
+            if self.fresh_replies.take(now) {
+                self.repeat_answer();
+            }
+            return;
+        }
+        let known = self.session(offer.session).is_some()
+            || self.retiring.iter().any(|session| session.id == offer.session);
+        if self.offers || known || offer.echo != Some(self.challenge) {
+            self.refused += 1;
+            return;
+        }
+        if self.read_offer(now, Way::Broker, &offer).is_err() {
+            self.refused += 1;
+            return;
+        }
+        // Used up: the same offer replayed later finds another challenge.
+        self.challenge = Challenge::random(&mut self.rng);
+        self.answered = Some(Answered { offer, answer: None });
+    }
+
+    /// Begins to answer an offer whose Noise message opens.
+    pub(super) fn read_offer(
+        &mut self,
+        now: Instant,
+        way: Way,
+        offer: &Offer,
+    ) -> Result<(), HandshakeError> {
+        let id = offer.session;
+        if self.session(id).is_some() || self.retiring.iter().any(|it| it.id == id) {
+            return Err(HandshakeError::Finished);
+        }
+        let (responder, remote) = Responder::read(self.identity(), way.mode(), id, &offer.noise)?;
+        let peer = Peer::from(&remote);
+        let stage = Stage::DescribingAnswer { responder: Box::new(responder), remote: peer };
+        self.begin(now, id, way, stage);
+        if let Some(session) = self.pending.get_mut(id) {
+            session.taken.clone_from(&remote.candidates);
+        }
+        let patience = way.patience();
+        self.emit(Output::Rtc(id, RtcCommand::Answer { remote: Box::new(remote), patience }));
+        Ok(())
+    }
+
+    pub(super) fn repeat_offer(&mut self) {
+        if let Some(session) = self.pending.broker()
+            && let Stage::Offered { offer, .. } = &session.stage
+        {
+            let offer = Message::Offer(offer.clone());
+            let candidates = all_candidates(session);
+            self.emit(Output::Send(offer));
+            candidates.into_iter().for_each(|message| self.emit(message));
+        }
+    }
+
+    fn repeat_answer(&mut self) {
+        let Some(answer) = self.answered.as_ref().and_then(|answered| answered.answer.clone())
+        else {
+            return;
+        };
+        let candidates = self.session(answer.session).and_then(all_candidates);
+        self.emit(Output::Send(Message::Answer(answer)));
+        candidates.into_iter().for_each(|message| self.emit(message));
+    }
+
+    /// The WebRTC stack has made its description of a session. Index, capabilities and candidates
+    /// are filled in here.
+    pub fn described(&mut self, now: Instant, id: SessionId, description: Description) {
+        let capabilities = self.settings.capabilities;
+        let Some(session) = self.pending.get_mut(id) else {
+            return;
+        };
+        let local = Box::new(Description { index: session.index, capabilities, ..description });
+        let until = match session.way {
+            Way::Broker => now + DESCRIPTION_WINDOW,
+            Way::Hand { .. } => now + GATHER_BY_HAND,
+        };
+        session.deadline = until;
+        session.stage = match session.take_stage() {
+            Stage::DescribingOffer { echo } => Stage::GatheringOffer { echo, local, until },
+            Stage::DescribingAnswer { responder, remote } => {
+                Stage::GatheringAnswer { responder, remote, local, until }
+            }
+            other => other,
+        };
+        self.drive_attempt(now, id);
+    }
+
+    /// The WebRTC stack has found a candidate.
+    pub fn found_candidate(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        generation: u32,
+        candidate: Candidate,
+    ) {
+        if let Some(session) = self.session_mut(id)
+            && session.ice.local == generation
+        {
+            session.trickle.add(now, candidate);
+        }
+    }
+
+    /// The WebRTC stack has found all candidates there are.
+    pub fn gathered(&mut self, now: Instant, id: SessionId, generation: u32) {
+        if let Some(session) = self.session_mut(id)
+            && session.ice.local == generation
+        {
+            session.trickle.finish(now);
+            self.drive_attempt(now, id);
+        }
+    }
+
+    pub(super) fn drive_attempts(&mut self, now: Instant) {
+        for id in self.pending.ids() {
+            self.drive_attempt(now, id);
+        }
+    }
+
+    fn drive_attempt(&mut self, now: Instant, id: SessionId) {
+        let Some(session) = self.pending.get_mut(id) else {
+            return;
+        };
+        let way = session.way;
+        match &mut session.stage {
+            Stage::GatheringOffer { until, .. } | Stage::GatheringAnswer { until, .. }
+                if *until <= now || session.trickle.complete() =>
+            {
+                self.send_description(now, id);
+            }
+            Stage::GatheringOffer { .. } | Stage::GatheringAnswer { .. } => {}
+            Stage::Offered { repeats, .. }
+                if now < session.deadline && repeats.next().is_some_and(|at| at <= now) =>
+            {
+                repeats.done += 1;
+                self.repeat_offer();
+            }
+            Stage::Confirming { next_confirm: Some(at), .. }
+                if *at <= now && now < session.deadline =>
+            {
+                *at = now + CONFIRM_INTERVAL;
+                self.emit(Output::SendControl(id, Control::Confirm));
+            }
+            stage if session.deadline <= now => {
+                let reason = match stage {
+                    Stage::DescribingOffer { .. } | Stage::DescribingAnswer { .. } => {
+                        "the WebRTC stack made no description in time"
+                    }
+                    Stage::Offered { .. } if way != Way::Broker => "the offer by hand has expired",
+                    Stage::Offered { .. } => "no answer to the offer",
+                    Stage::Confirming { .. } => {
+                        "the channel opened but its keys were not confirmed"
+                    }
+                    _ => "no path found (ICE, DTLS or SCTP did not finish in time)",
+                };
+                self.fail_attempt(now, id, reason);
+            }
+            _ => {}
+        }
+    }
+
+    fn send_description(&mut self, now: Instant, id: SessionId) {
+        let Some(mut session) = self.pending.take(id) else {
+            return;
+        };
+        let local = session.trickle.take_for_description();
+        let by_hand = session.way != Way::Broker;
+        let sealed = match session.take_stage() {
+            _ if by_hand && local.is_empty() => Err("no address was found to be reached at".into()),
+            Stage::GatheringOffer { echo, local: description, .. } => self
+                .send_offer(now, &mut session, echo, with(*description, local))
+                .map_err(|error| error.to_string()),
+            Stage::GatheringAnswer { responder, remote, local: description, .. } => self
+                .send_answer(now, &mut session, *responder, remote, &with(*description, local))
+                .map_err(|error| error.to_string()),
+            other => {
+                session.stage = other;
+                Ok(())
+            }
+        };
+        self.pending.put(session);
+        if let Err(error) = sealed {
+            self.fail_attempt(now, id, &error);
+        }
+    }
+
+    fn send_offer(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        echo: Option<Challenge>,
+        local: Description,
+    ) -> Result<(), HandshakeError> {
+        let way = session.way;
+        let (initiator, noise) = Initiator::start(self.identity(), way.mode(), session.id, &local)?;
+        let lifetime = way.patience().map(|lifetime| lifetime.as_secs());
+        let lifetime = lifetime.and_then(|seconds| u32::try_from(seconds).ok());
+        let offer = Offer { session: session.id, echo, lifetime, noise };
+        let message = Message::Offer(offer.clone());
+        let repeats = match way {
+            Way::Broker => {
+                self.emit(Output::Send(message));
+                session.deadline = now + OFFER_LIFETIME;
+                Repeats::from(now)
+            }
+            Way::Hand { lifetime } => {
+                self.emit(Output::ByHand(session.id, message));
+                session.deadline = now + lifetime;
+                Repeats::none(now)
+            }
+        };
+        session.stage = Stage::Offered { initiator: Box::new(initiator), offer, repeats };
+        Ok(())
+    }
+
+    fn send_answer(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        responder: Responder,
+        peer: Peer,
+        local: &Description,
+    ) -> Result<(), HandshakeError> {
+        let (keys, noise) = responder.finish(local)?;
+        let answer = Answer { session: session.id, noise };
+        session.deadline = now + CONNECT_TIMEOUT;
+        match session.way {
+            Way::Broker => {
+                if let Some(answered) =
+                    self.answered.as_mut().filter(|answered| answered.offer.session == session.id)
+                {
+                    answered.answer = Some(answer.clone());
+                }
+                self.emit(Output::Send(Message::Answer(answer)));
+            }
+            Way::Hand { lifetime } => {
+                self.emit(Output::ByHand(session.id, Message::Answer(answer)));
+                session.deadline += lifetime;
+            }
+        }
+        session.stage = Stage::Connecting { link: Link { keys, peer, born: now } };
+        Ok(())
+    }
+
+    pub(super) fn on_answer(&mut self, now: Instant, answer: &Answer) {
+        let by_broker = |session: &Session| session.way == Way::Broker;
+        let known = self.pending.get(answer.session).is_some_and(by_broker);
+        if !known || self.read_answer(now, answer).is_err() {
+            self.refused += 1;
+        }
+    }
+
+    /// Goes on with the attempt that an answer belongs to, if its Noise message opens.
+    pub(super) fn read_answer(
+        &mut self,
+        now: Instant,
+        answer: &Answer,
+    ) -> Result<(), HandshakeError> {
+        let id = answer.session;
+        let Some(session) = self.pending.get_mut(id) else {
+            return Err(HandshakeError::Finished);
+        };
+        let Stage::Offered { initiator, .. } = &mut session.stage else {
+            return Err(HandshakeError::Finished);
+        };
+        let (keys, remote) = match initiator.finish(&answer.noise) {
+            Ok(finished) => finished,
+            Err(error) => {
+                // The peer itself said nonsense: the true answer will not come any more.
+                if matches!(error, HandshakeError::Description(_)) {
+                    self.fail_attempt(now, id, &error.to_string());
+                }
+                return Err(error);
+            }
+        };
+        let link = Link { keys, peer: Peer::from(&remote), born: now };
+        session.stage = Stage::Connecting { link };
+        session.deadline = now + CONNECT_TIMEOUT;
+        session.taken.clone_from(&remote.candidates);
+        let early = std::mem::take(&mut session.early);
+        let candidates = session.take_candidates(early);
+        self.emit(Output::Rtc(id, RtcCommand::AcceptAnswer(Box::new(remote))));
+        if !candidates.is_empty() {
+            let add = RtcCommand::AddCandidates { generation: 0, candidates };
+            self.emit(Output::Rtc(id, add));
+        }
+        Ok(())
+    }
+
+    /// Candidates of the first generation; those of a restart are `live`'s business.
+    pub(super) fn on_first_candidates(&mut self, message: Candidates) {
+        let Some(session) = self.session_mut(message.session).filter(|it| it.ice.remote == 0)
+        else {
+            self.refused += 1;
+            return;
+        };
+        let awaits_answer = matches!(
+            session.stage,
+            Stage::DescribingOffer { .. } | Stage::GatheringOffer { .. } | Stage::Offered { .. }
+        );
+        if awaits_answer {
+            let room = MAX_CANDIDATES.saturating_sub(session.early.len());
+            session.early.extend(message.candidates.into_iter().take(room));
+        } else {
+            self.add_candidates(message);
+        }
+    }
+
+    /// Hands on what is new of the peer's candidates: each costs checks of every pair it makes.
+    pub(super) fn add_candidates(&mut self, message: Candidates) {
+        let (id, generation) = (message.session, message.generation);
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        let candidates = session.take_candidates(message.candidates);
+        if !candidates.is_empty() {
+            self.emit(Output::Rtc(id, RtcCommand::AddCandidates { generation, candidates }));
+        }
+    }
+
+    /// The data channel of a session is open. That proves nothing yet: the keys must be confirmed.
+    pub fn channel_open(&mut self, now: Instant, id: SessionId) {
+        let Some(session) = self.pending.get_mut(id) else {
+            return;
+        };
+        match session.take_stage() {
+            Stage::Connecting { mut link } => {
+                if let Way::Hand { .. } = session.way {
+                    // The answer may have been on its way for an hour: the keys age from their
+                    // first use.
+                    link.born = now;
+                }
+                let install = link.install(session.index);
+                let next_confirm = session.offerer.then_some(now);
+                session.stage = Stage::Confirming { link, next_confirm };
+                session.deadline = now + CONFIRM_TIMEOUT;
+                let Some(install) = install else {
+                    return self.fail_attempt(now, id, "the channel opened twice");
+                };
+                self.emit(Output::Install(id, install));
+                self.drive_attempt(now, id);
+            }
+            other => session.stage = other,
+        }
+    }
+}
+
+fn with(description: Description, candidates: Vec<Candidate>) -> Description {
+    Description { candidates, ..description }
+}
+
+fn all_candidates(session: &Session) -> Option<Output> {
+    let (candidates, end) = session.trickle.all()?;
+    Some(Output::Send(Message::Candidates(session.candidates(candidates, end))))
+}
