@@ -1,0 +1,147 @@
+//! What waits for one broker's worker thread: bounded, and never waited for by those who put it in.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Publications that wait for one worker at most. A worker empties them as fast as it can call the
+/// library, so more than a few mean that the broker does not read.
+const MAX_OUTGOING: usize = 128;
+
+/// Notices answer requests of the worker, of which few are open at once.
+const MAX_NOTICES: usize = 512;
+
+/// One message for every connected broker.
+#[derive(Debug)]
+pub(super) struct Publication {
+    pub(super) topic: CString,
+    pub(super) payload: Vec<u8>,
+}
+
+/// What the library has to say.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// CONNACK: welcome.
+    Connected,
+    /// The attempt failed; `version` when another protocol version may help.
+    Refused { version: bool, reason: String },
+    /// A request for topics was answered; so many were refused.
+    Subscribed { refused: usize },
+    /// The broker ends the connection and says why (MQTT 5).
+    Dismissed(String),
+    /// The connection is gone.
+    Lost,
+}
+
+/// What a worker wakes up for.
+#[derive(Debug)]
+pub(super) enum Work {
+    Stop,
+    Notice(Notice),
+    Topics,
+    Publish(Arc<Publication>),
+    /// Nothing came until the deadline.
+    Deadline,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stop: bool,
+    /// Publications are taken only while this is set: nothing piles up for a broker that is away.
+    open: bool,
+    topics_changed: bool,
+    notices: VecDeque<Notice>,
+    outgoing: VecDeque<Arc<Publication>>,
+}
+
+/// The mailbox of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From the library's threads.
+    pub(super) fn notify(&self, notice: Notice) {
+        let mut state = self.lock();
+        if state.notices.len() < MAX_NOTICES {
+            state.notices.push_back(notice);
+        }
+        self.wake.notify_one();
+    }
+
+    /// Whether the publication was taken.
+    pub(super) fn publish(&self, publication: &Arc<Publication>) -> bool {
+        let mut state = self.lock();
+        let taken = state.open && state.outgoing.len() < MAX_OUTGOING;
+        if taken {
+            state.outgoing.push_back(Arc::clone(publication));
+            self.wake.notify_one();
+        }
+        taken
+    }
+
+    pub(super) fn topics_changed(&self) {
+        self.lock().topics_changed = true;
+        self.wake.notify_one();
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stop = true;
+        self.wake.notify_one();
+    }
+
+    /// Opens or closes the mailbox for publications; a closed one is empty.
+    pub(super) fn set_open(&self, open: bool) {
+        let mut state = self.lock();
+        state.open = open;
+        state.outgoing.clear();
+    }
+
+    /// Forgets what a client that no longer exists had to say, and topic changes, because the next
+    /// client starts from the whole list.
+    pub(super) fn reset(&self) {
+        let mut state = self.lock();
+        state.notices.clear();
+        state.topics_changed = false;
+    }
+
+    /// The next thing to do; the most urgent first.
+    pub(super) fn next(&self, deadline: Option<Instant>) -> Work {
+        let mut state = self.lock();
+        loop {
+            // What was published before the stop is said first: the goodbyes. What the mailbox holds
+            // is bounded, and the worker's time for its end as well.
+            if state.stop && (!state.open || state.outgoing.is_empty()) {
+                return Work::Stop;
+            }
+            if let Some(notice) = state.notices.pop_front().filter(|_| !state.stop) {
+                return Work::Notice(notice);
+            }
+            // While the mailbox is closed the worker is not ready for these.
+            if state.open && state.topics_changed {
+                state.topics_changed = false;
+                return Work::Topics;
+            }
+            if let Some(publication) = state.outgoing.pop_front() {
+                return Work::Publish(publication);
+            }
+            state = match deadline {
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Work::Deadline;
+                    }
+                    self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}

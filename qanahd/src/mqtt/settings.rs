@@ -1,0 +1,134 @@
+//! Which brokers, how to reach them and whom to trust.
+
+use std::ffi::CString;
+use std::fmt;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::MqttError;
+
+/// A CA file larger than this is not one.
+const MAX_CA_FILE: u64 = 1 << 20;
+
+/// How a broker is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// MQTT over TCP.
+    Mqtt,
+    /// MQTT over TLS.
+    Mqtts,
+    /// MQTT over WebSocket.
+    Ws,
+    /// MQTT over WebSocket over TLS.
+    Wss,
+}
+
+impl Scheme {
+    /// Whether the connection is encrypted and the broker's certificate verified.
+    pub(crate) fn is_tls(self) -> bool {
+        matches!(self, Self::Mqtts | Self::Wss)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Mqtts => "mqtts",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+}
+
+/// Where a broker is. Shown without user and password.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct BrokerAddress {
+    /// How it is spoken to.
+    pub(crate) scheme: Scheme,
+    /// A name or an IP address; an IPv6 address without brackets.
+    pub(crate) host: String,
+    /// The TCP port.
+    pub(crate) port: u16,
+    /// With WebSocket: the path, with its leading slash, or nothing.
+    pub(crate) path: String,
+    /// The user name, if one is needed.
+    pub(crate) user: Option<String>,
+    /// The password, if one is needed.
+    pub(crate) password: Option<String>,
+}
+
+impl BrokerAddress {
+    pub(super) fn uri(&self) -> String {
+        let Self { scheme, host, port, .. } = self;
+        let path = match scheme {
+            Scheme::Ws | Scheme::Wss => self.path.as_str(),
+            Scheme::Mqtt | Scheme::Mqtts => "",
+        };
+        let scheme = scheme.name();
+        if host.contains(':') {
+            format!("{scheme}://[{host}]:{port}{path}")
+        } else {
+            format!("{scheme}://{host}:{port}{path}")
+        }
+    }
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.uri())
+    }
+}
+
+impl fmt::Debug for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BrokerAddress({self})")
+    }
+}
+
+/// Which brokers, and whom to trust.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// All are used at once.
+    pub(crate) brokers: Vec<BrokerAddress>,
+    /// PEM certificates that are trusted beside the system's.
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+/// Whom TLS trusts, as the library wants it. Both empty: OpenSSL's default places.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trust {
+    /// A PEM file.
+    pub(super) ca_file: Option<CString>,
+    /// Directories, separated by colons.
+    pub(super) ca_path: Option<CString>,
+}
+
+/// Where distributions keep the system's certificates in the hashed form that OpenSSL looks up:
+/// Debian, Arch, SUSE and Alpine; OpenSSL's own name for it on Debian; Fedora.
+const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs:/usr/lib/ssl/certs:/etc/pki/tls/certs";
+
+impl Trust {
+    /// The library reads either a given trust store or OpenSSL's defaults, not both. But a trust store
+    /// may be a file and directories at once, so with a CA file the system's directories are given too.
+    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, MqttError> {
+        let Some(path) = ca_file else {
+            return Ok(Self::default());
+        };
+        let failed = |source| MqttError::CaFile { path: path.to_owned(), source };
+        let mut text = Vec::new();
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(MAX_CA_FILE).read_to_end(&mut text).map_err(failed)?;
+        let marker: &[u8] = b"-----BEGIN CERTIFICATE-----";
+        if !text.windows(marker.len()).any(|window| window == marker) {
+            return Err(MqttError::NoCertificate { path: path.to_owned() });
+        }
+        // The library opens it again at each connect, perhaps from another directory.
+        let absolute = std::path::absolute(path).map_err(failed)?;
+        let no_nul = |bytes: &[u8]| CString::new(bytes).map_err(|error| failed(error.into()));
+        let system = std::env::var("SSL_CERT_DIR").unwrap_or_else(|_| SYSTEM_CERTIFICATES.into());
+        Ok(Self {
+            ca_file: Some(no_nul(absolute.as_os_str().as_bytes())?),
+            ca_path: Some(no_nul(system.as_bytes())?),
+        })
+    }
+}

@@ -1,0 +1,330 @@
+//! One broker's worker thread: connects, subscribes, publishes, and starts again when it must, for ever.
+//!
+//! A thread, because the calls of the library can block for as long as a name lookup takes.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+use std::net::ToSocketAddrs;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand_core::{OsRng, RngCore};
+
+use super::client::{Client, Connect, Tls, Version};
+use super::inbox::Inbox;
+use super::mailbox::{Mailbox, Notice, Work};
+use super::settings::Trust;
+use super::{BrokerAddress, BrokerStatus, Event, Scheme};
+
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// A connection that lived this long was a good one: the next delay is the first again.
+const GOOD: Duration = Duration::from_secs(30);
+
+/// The library ends an attempt by itself (8 s, looked at every 3 s); this is for when it does not.
+const ATTEMPT: Duration = Duration::from_secs(20);
+
+/// Time for a broker to answer all subscriptions.
+const SUBSCRIBE: Duration = Duration::from_secs(15);
+
+/// Addresses of one name that are tried in one attempt.
+const ADDRESSES: usize = 4;
+
+/// How a connection, or the attempt to get one, ended.
+enum End {
+    Stopped,
+    Failed(String),
+}
+
+impl End {
+    fn failed(reason: impl ToString) -> Self {
+        Self::Failed(reason.to_string())
+    }
+}
+
+/// The state of one worker; lives on its thread.
+pub(super) struct Worker {
+    pub(super) index: usize,
+    pub(super) address: BrokerAddress,
+    pub(super) trust: Trust,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) status: Arc<Mutex<BrokerStatus>>,
+    pub(super) version: Version,
+    pub(super) client_id: CString,
+}
+
+impl Worker {
+    /// Works until the mailbox says stop.
+    pub(super) fn run(mut self) {
+        // The client of the last attempt. The next one is made before it goes, so that the library does
+        // not end its threads between two attempts.
+        let mut client = None;
+        let mut delay = FIRST_DELAY;
+        loop {
+            let started = Instant::now();
+            let End::Failed(reason) = self.attempt(&mut client) else {
+                break;
+            };
+            if started.elapsed() >= GOOD {
+                delay = FIRST_DELAY;
+            }
+            let wait = jittered(delay);
+            delay = (delay * 2).min(LONGEST_DELAY);
+            self.failed(&reason, Instant::now() + wait);
+            if self.pause(Instant::now() + wait) {
+                break;
+            }
+        }
+        self.mailbox.set_open(false);
+    }
+
+    /// Waits until `until`; true when told to stop.
+    fn pause(&self, until: Instant) -> bool {
+        loop {
+            match self.mailbox.next(Some(until)) {
+                Work::Stop => return true,
+                Work::Deadline => return false,
+                // Late words of a client that failed.
+                Work::Notice(_) | Work::Topics | Work::Publish(_) => {}
+            }
+        }
+    }
+
+    /// One round: every address of the broker until one works, and then the life of that connection.
+    fn attempt(&mut self, client: &mut Option<Client>) -> End {
+        let uris = match self.uris() {
+            Ok(uris) => uris,
+            Err(reason) => return End::Failed(reason),
+        };
+        let mut end = End::failed("the name has no address");
+        for uri in uris {
+            end = match self.connect(client, &uri) {
+                Ok(client) => return self.serve(client),
+                Err(End::Stopped) => return End::Stopped,
+                Err(failed) => failed,
+            };
+        }
+        end
+    }
+
+    /// What to give to the library. It resolves names while it holds the lock that all its clients share,
+    /// without a time limit; so the name is resolved here first, on the thread of this broker alone.
+    /// Where only an address is needed it gets the address. With TLS and WebSocket it needs the name (for
+    /// the certificate and the Host header) and asks again, a resolver that has just answered.
+    fn uris(&self) -> Result<Vec<CString>, String> {
+        let address = &self.address;
+        let found = (address.host.as_str(), address.port)
+            .to_socket_addrs()
+            .map_err(|error| format!("cannot resolve {}: {error}", address.host))?;
+        let texts: Vec<String> = match address.scheme {
+            Scheme::Mqtt => found.take(ADDRESSES).map(|ip| format!("mqtt://{ip}")).collect(),
+            Scheme::Mqtts | Scheme::Ws | Scheme::Wss => vec![address.uri()],
+        };
+        texts.into_iter().map(|uri| CString::new(uri).map_err(|error| error.to_string())).collect()
+    }
+
+    /// Up to CONNACK.
+    fn connect<'a>(&mut self, slot: &'a mut Option<Client>, uri: &CStr) -> Result<&'a Client, End> {
+        let next = Client::new(
+            uri,
+            &self.client_id,
+            self.version,
+            Arc::clone(&self.mailbox),
+            Arc::clone(&self.inbox),
+        )
+        .map_err(End::failed)?;
+        *slot = None;
+        self.mailbox.reset();
+        let client = slot.insert(next);
+        let tls =
+            Tls { ca_file: self.trust.ca_file.as_deref(), ca_path: self.trust.ca_path.as_deref() };
+        let tls = self.address.scheme.is_tls().then_some(tls);
+        let user = optional_c_string(self.address.user.as_deref())?;
+        let password = self.address.password.as_ref().map(String::as_bytes);
+        client.connect(&Connect { user: user.as_deref(), password, tls }).map_err(End::failed)?;
+        let deadline = Instant::now() + ATTEMPT;
+        loop {
+            match self.mailbox.next(Some(deadline)) {
+                Work::Stop => return Err(End::Stopped),
+                Work::Deadline => return Err(End::failed("no answer")),
+                Work::Notice(Notice::Connected) => return Ok(client),
+                Work::Notice(Notice::Refused { version, reason }) => {
+                    if version && self.version == Version::V5 {
+                        self.version = Version::V311;
+                    }
+                    return Err(End::Failed(self.explain(client, reason)));
+                }
+                Work::Notice(_) | Work::Topics | Work::Publish(_) => {}
+            }
+        }
+    }
+
+    /// Adds what OpenSSL knows. A host name that does not match leaves no trace there.
+    fn explain(&self, client: &Client, reason: String) -> String {
+        if !self.address.scheme.is_tls() {
+            return reason;
+        }
+        match client.tls_error() {
+            Some(tls) => format!("{reason}: {tls}"),
+            None if reason.contains("TLS") => {
+                format!(
+                    "{reason} (not reachable, or the certificate is not for {})",
+                    self.address.host
+                )
+            }
+            None => reason,
+        }
+    }
+
+    /// A connection's life after CONNACK.
+    fn serve(&self, client: &Client) -> End {
+        let end = self.serve_until_it_ends(client);
+        self.mailbox.set_open(false);
+        end
+    }
+
+    fn serve_until_it_ends(&self, client: &Client) -> End {
+        let mut subscribed = HashSet::new();
+        let mut open_requests = match self.update_topics(client, &mut subscribed) {
+            Ok(requests) => requests,
+            Err(end) => return end,
+        };
+        let asked = subscribed.len();
+        let mut refused_topics = 0;
+        let mut deadline = Some(Instant::now() + SUBSCRIBE);
+        let mut dismissed = None;
+        loop {
+            if deadline.is_some() && open_requests == 0 {
+                // Only now is it of use: whoever answers a hello is heard.
+                if asked > 0 && refused_topics == asked {
+                    return End::failed("the broker refused every subscription");
+                }
+                self.connected(refused_topics);
+                deadline = None;
+            }
+            match self.mailbox.next(deadline) {
+                Work::Stop => return End::Stopped,
+                Work::Deadline => return End::failed("the broker does not answer subscriptions"),
+                Work::Notice(Notice::Subscribed { refused }) => {
+                    open_requests = open_requests.saturating_sub(1);
+                    refused_topics += refused;
+                    if refused > 0 {
+                        tracing::warn!(broker = %self.address, refused, "the broker refused subscriptions");
+                    }
+                }
+                Work::Notice(Notice::Dismissed(reason)) => dismissed = Some(reason),
+                Work::Notice(Notice::Lost) => {
+                    return End::Failed(
+                        dismissed.unwrap_or_else(|| String::from("connection lost")),
+                    );
+                }
+                Work::Notice(Notice::Connected | Notice::Refused { .. }) => {}
+                Work::Topics => {
+                    if let Err(end) = self.update_topics(client, &mut subscribed) {
+                        return end;
+                    }
+                }
+                Work::Publish(publication) => {
+                    // A full socket: the message is worth nothing later, so it goes.
+                    if client.publish(&publication.topic, &publication.payload).is_err() {
+                        self.inbox.count_unsent();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Brings the broker's subscriptions in line with what is wanted now; returns the number of answers
+    /// to wait for.
+    fn update_topics(
+        &self,
+        client: &Client,
+        subscribed: &mut HashSet<Arc<str>>,
+    ) -> Result<usize, End> {
+        let wanted: HashSet<Arc<str>> = self.inbox.wanted().into_iter().collect();
+        let added = c_strings(wanted.difference(subscribed));
+        let removed = c_strings(subscribed.difference(&wanted));
+        let mut requests = 0;
+        for topics in added.chunks(client.topics_per_request()) {
+            client.subscribe(topics).map_err(End::failed)?;
+            requests += 1;
+        }
+        for topics in removed.chunks(client.topics_per_request()) {
+            client.unsubscribe(topics).map_err(End::failed)?;
+        }
+        *subscribed = wanted;
+        Ok(requests)
+    }
+
+    fn connected(&self, refused: usize) {
+        {
+            let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            status.connected = true;
+            status.since = Instant::now();
+            status.next_try = None;
+            status.last_error =
+                (refused > 0).then(|| format!("the broker refused {refused} subscriptions"));
+        }
+        tracing::info!(broker = %self.address, "connected to the broker");
+        self.mailbox.set_open(true);
+        self.inbox.report(Event::Connected { broker: self.index });
+    }
+
+    fn failed(&self, reason: &str, next_try: Instant) {
+        let (was_connected, repeated) = {
+            let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            let repeated = status.last_error.as_deref() == Some(reason);
+            let was_connected = std::mem::replace(&mut status.connected, false);
+            if was_connected {
+                status.since = Instant::now();
+            }
+            status.last_error = Some(reason.to_owned());
+            status.next_try = Some(next_try);
+            (was_connected, repeated)
+        };
+        if was_connected {
+            tracing::warn!(broker = %self.address, reason, "lost the broker");
+            self.inbox.report(Event::Lost { broker: self.index, reason: reason.to_owned() });
+        } else if repeated {
+            tracing::debug!(broker = %self.address, reason, "cannot connect to the broker");
+        } else {
+            // Once for each reason: a broker that is away for days does not fill the log.
+            tracing::warn!(broker = %self.address, reason, "cannot connect to the broker");
+        }
+    }
+}
+
+/// A quarter more or less, so that the clients of a broker that comes back do not come all at once.
+fn jittered(delay: Duration) -> Duration {
+    let mut bytes = [0; 4];
+    // Without randomness there is no jitter, and no harm.
+    let _ = OsRng.try_fill_bytes(&mut bytes);
+    let part = f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX);
+    delay.mul_f64(0.75 + part / 2.0).clamp(FIRST_DELAY, LONGEST_DELAY)
+}
+
+fn optional_c_string(text: Option<&str>) -> Result<Option<CString>, End> {
+    text.map(CString::new).transpose().map_err(|_| End::failed("the user name contains NUL"))
+}
+
+/// Topics with a NUL never get into the list, see [`super::Signaling::subscribe`].
+fn c_strings<'a>(topics: impl Iterator<Item = &'a Arc<str>>) -> Vec<CString> {
+    topics.filter_map(|topic| CString::new(topic.as_bytes()).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_stay_between_one_and_thirty_seconds() {
+        for _ in 0..1000 {
+            assert!(jittered(FIRST_DELAY) >= Duration::from_secs(1));
+            assert!(jittered(FIRST_DELAY) <= Duration::from_millis(1250));
+            assert!(jittered(LONGEST_DELAY) >= Duration::from_millis(22_500));
+            assert!(jittered(LONGEST_DELAY) <= Duration::from_secs(30));
+        }
+    }
+}
