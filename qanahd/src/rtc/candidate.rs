@@ -1,0 +1,111 @@
+//! Candidates between our type and the ones of `webrtc`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use qanah_core::signal::{Candidate, CandidateKind};
+use webrtc::peer_connection::{
+    RTCIceCandidate, RTCIceCandidateInit, RTCIceCandidateType, RTCIceProtocol,
+};
+
+use super::SelectedCandidate;
+
+/// The kind, where it is one that we know.
+fn kind(from: RTCIceCandidateType) -> Option<CandidateKind> {
+    match from {
+        RTCIceCandidateType::Host => Some(CandidateKind::Host),
+        RTCIceCandidateType::Srflx => Some(CandidateKind::ServerReflexive),
+        RTCIceCandidateType::Prflx => Some(CandidateKind::PeerReflexive),
+        RTCIceCandidateType::Relay => Some(CandidateKind::Relayed),
+        _ => None,
+    }
+}
+
+/// A candidate of our own to tell the other side; `None` for what is not UDP.
+pub(super) fn from_local(candidate: &RTCIceCandidate) -> Option<Candidate> {
+    if candidate.protocol != RTCIceProtocol::Udp || candidate.component != 1 {
+        return None;
+    }
+    let selected = selected(candidate)?;
+    Some(Candidate { kind: selected.kind, priority: candidate.priority, address: selected.address })
+}
+
+/// One end of a chosen pair.
+pub(super) fn selected(candidate: &RTCIceCandidate) -> Option<SelectedCandidate> {
+    let address: IpAddr = candidate.address.parse().ok()?;
+    Some(SelectedCandidate {
+        kind: kind(candidate.typ)?,
+        address: SocketAddr::new(address, candidate.port),
+    })
+}
+
+/// Whether checks may be sent there at all: a peer must not make us send to a group or to nobody.
+fn is_sane(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    let reachable = match ip {
+        IpAddr::V4(v4) => !v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().is_none(),
+    };
+    reachable && address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()
+}
+
+/// A candidate of the other side as `webrtc` wants it (RFC 8839, section 5.1); `None` for an
+/// address that no check may go to.
+pub(super) fn to_remote(candidate: &Candidate) -> Option<RTCIceCandidateInit> {
+    if !is_sane(candidate.address) {
+        return None;
+    }
+    let (foundation, typ) = match candidate.kind {
+        CandidateKind::Host => (1, "host"),
+        CandidateKind::ServerReflexive => (2, "srflx"),
+        CandidateKind::PeerReflexive => (3, "prflx"),
+        CandidateKind::Relayed => (4, "relay"),
+    };
+    Some(RTCIceCandidateInit {
+        candidate: format!(
+            "candidate:{foundation} 1 udp {} {} {} typ {typ}",
+            candidate.priority,
+            candidate.address.ip(),
+            candidate.address.port(),
+        ),
+        sdp_mid: Some(super::sdp::MID.to_owned()),
+        ..RTCIceCandidateInit::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_addresses_that_no_check_may_go_to() {
+        for address in [
+            "0.0.0.0:1",
+            "224.0.0.1:1",
+            "255.255.255.255:1",
+            "192.0.2.1:0",
+            "[::]:1",
+            "[ff02::1]:1",
+            "[::ffff:192.0.2.1]:1",
+        ] {
+            let candidate = Candidate {
+                kind: CandidateKind::Host,
+                priority: 1,
+                address: address.parse().unwrap(),
+            };
+            assert!(to_remote(&candidate).is_none(), "{address}");
+        }
+    }
+
+    #[test]
+    fn writes_a_candidate_line() {
+        let candidate = Candidate {
+            kind: CandidateKind::Relayed,
+            priority: 77,
+            address: "[2001:db8::1]:4000".parse().unwrap(),
+        };
+        assert_eq!(
+            to_remote(&candidate).unwrap().candidate,
+            "candidate:4 1 udp 77 2001:db8::1 4000 typ relay"
+        );
+    }
+}

@@ -1,0 +1,402 @@
+//! A UDP socket that batches.
+//!
+//! The driver of `webrtc` sends a datagram a call, up to dozens in a row, and then waits for the next
+//! event. System calls are what its throughput hangs on, so datagrams are collected here and leave
+//! together: as one call with segmentation offload (GSO) for a run of equal size to one destination.
+//! Receiving passes coalesced datagrams (GRO) on.
+//!
+//! When to send: the driver goes on to wait by polling `poll_recv`. But it polls that only when its
+//! receive future was woken, so the first datagram of a batch wakes it. Every `poll_recv` sends what is
+//! there and keeps the waker for the next batch.
+
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use tokio::io::Interest;
+use webrtc::runtime::AsyncUdpSocket;
+
+use super::batch::{MAX_BATCH_SEGMENTS, Queue};
+use super::resolve::{Resolver, Route};
+
+/// With more bytes than this waiting for the kernel, the driver waits too.
+const MAX_QUEUE_BYTES: usize = 256 * 1024;
+/// Kernel buffers in bytes, where it lets us: a burst of a full SCTP window must fit.
+const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Datagrams that the kernel refused, in all sockets of the process. UDP promises nothing, so a count is all.
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+/// The socket.
+pub(super) struct BatchingSocket {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+    resolver: Resolver,
+    queue: Mutex<Queue>,
+    /// Servers that were sent to by placeholder: (real, placeholder). Mostly empty.
+    named: Mutex<Vec<(SocketAddr, SocketAddr)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl BatchingSocket {
+    /// Takes over a bound socket.
+    ///
+    /// # Errors
+    /// The mark cannot be set (never send unmarked what shall be marked), or the kernel refuses the socket.
+    pub(super) fn new(
+        socket: std::net::UdpSocket,
+        fw_mark: Option<u32>,
+        resolver: Resolver,
+    ) -> io::Result<Self> {
+        if let Some(mark) = fw_mark {
+            setsockopt(&socket, sockopt::Mark, &mark)?;
+        }
+        grow_buffers(&socket);
+        socket.set_nonblocking(true)?;
+        let io = tokio::net::UdpSocket::from_std(socket)?;
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        Ok(Self { io, state, resolver, queue: Mutex::default(), named: Mutex::default() })
+    }
+
+    fn max_segments(&self) -> usize {
+        self.state.max_gso_segments().clamp(1, MAX_BATCH_SEGMENTS)
+    }
+
+    /// Sends the first batch, or the first datagram of it where the kernel has no GSO.
+    fn send_first(&self, queue: &mut Queue) -> io::Result<()> {
+        let Some(first) = queue.batches.front() else {
+            return Ok(());
+        };
+        let rest = first.bytes.get(first.sent..).unwrap_or_default();
+        let gso = self.state.max_gso_segments() > 1;
+        let contents = match rest.get(..first.segment) {
+            Some(one) if !gso => one,
+            _ => rest,
+        };
+        let length = contents.len();
+        let transmit = Transmit {
+            destination: first.destination,
+            ecn: None,
+            contents,
+            segment_size: (length > first.segment).then_some(first.segment),
+            src_ip: None,
+        };
+        let result = self.io.try_io(Interest::WRITABLE, || {
+            self.state.try_send(UdpSockRef::from(&self.io), &transmit)
+        });
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            // The kernel has GSO, but not on this path: `state` knows it now. Once more, one by one.
+            Err(_) if gso && self.state.max_gso_segments() == 1 => return Ok(()),
+            Err(error) => {
+                let refused = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
+                tracing::debug!(%error, to = %transmit.destination, refused, "cannot send");
+            }
+            Ok(()) => {}
+        }
+        // An empty datagram has no bytes to count, but is gone all the same.
+        queue.advance(length.max(1));
+        Ok(())
+    }
+
+    /// Sends all that waits, or registers to go on when the kernel has room.
+    fn flush(&self, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !queue.batches.is_empty() {
+            ready!(self.io.poll_send_ready(cx))?;
+            // On `WouldBlock` the next turn registers the waker.
+            let _ = self.send_first(queue);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what can be sent at once.
+    fn try_flush(&self, queue: &mut Queue, may_stay: impl Fn(&Queue) -> bool) {
+        while !queue.batches.is_empty() && !may_stay(queue) {
+            if self.send_first(queue).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// More than the limits for everybody, where we may; else what they allow.
+fn grow_buffers(socket: &std::net::UdpSocket) {
+    let fd = socket.as_fd();
+    if setsockopt(&fd, sockopt::RcvBufForce, &KERNEL_BUFFER).is_err() {
+        let _ = setsockopt(&fd, sockopt::RcvBuf, &KERNEL_BUFFER);
+    }
+    if setsockopt(&fd, sockopt::SndBufForce, &KERNEL_BUFFER).is_err() {
+        let _ = setsockopt(&fd, sockopt::SndBuf, &KERNEL_BUFFER);
+    }
+}
+
+impl std::fmt::Debug for BatchingSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BatchingSocket").field("io", &self.io).finish_non_exhaustive()
+    }
+}
+
+/// The driver stops without coming back to receive, but its last words (close alerts, the release of a
+/// TURN allocation) shall leave.
+impl Drop for BatchingSocket {
+    fn drop(&mut self) {
+        let mut queue = std::mem::take(&mut *lock(&self.queue));
+        self.try_flush(&mut queue, |_| false);
+    }
+}
+
+impl AsyncUdpSocket for BatchingSocket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    fn max_gso_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    fn max_gro_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        let length = transmit.contents.len();
+        let destination = match self.resolver.route(transmit.destination) {
+            Route::Direct => transmit.destination,
+            Route::Unknown => return Poll::Ready(Ok(length)),
+            Route::Named(real) => {
+                let mut named = lock(&self.named);
+                if !named.iter().any(|(_, placeholder)| *placeholder == transmit.destination) {
+                    named.push((real, transmit.destination));
+                }
+                real
+            }
+        };
+        let mut queue = lock(&self.queue);
+        if queue.bytes > MAX_QUEUE_BYTES {
+            ready!(self.flush(&mut queue, cx))?;
+        }
+        let was_empty = queue.batches.is_empty();
+        let max_segments = self.max_segments();
+        match transmit.segment_size {
+            Some(size) if size > 0 && size < length => {
+                for datagram in transmit.contents.chunks(size) {
+                    queue.push(destination, datagram, max_segments);
+                }
+            }
+            _ => queue.push(destination, transmit.contents, max_segments),
+        }
+        // What cannot grow any more leaves now; the rest when the driver comes back to receive.
+        self.try_flush(&mut queue, |queue| {
+            queue.batches.len() == 1
+                && queue.batches.front().is_some_and(|batch| !batch.is_full(max_segments))
+        });
+        if was_empty
+            && !queue.batches.is_empty()
+            && let Some(waker) = &queue.waker
+        {
+            waker.wake_by_ref();
+        }
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        {
+            let mut queue = lock(&self.queue);
+            match &mut queue.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+            // Pending is well: this task is woken when there is room, and comes back here.
+            if let Poll::Ready(Err(error)) = self.flush(&mut queue, cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        loop {
+            ready!(self.io.poll_recv_ready(cx))?;
+            let received = self.io.try_io(Interest::READABLE, || {
+                match self.state.recv(UdpSockRef::from(&self.io), bufs, meta)? {
+                    0 => Err(io::ErrorKind::WouldBlock.into()),
+                    count => Ok(count),
+                }
+            });
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(count) => {
+                    let named = lock(&self.named);
+                    for one in meta.iter_mut().take(count) {
+                        one.stride = one.stride.max(1);
+                        if let Some((_, placeholder)) =
+                            named.iter().find(|(real, _)| *real == one.addr)
+                        {
+                            one.addr = *placeholder;
+                        }
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn pair() -> (BatchingSocket, tokio::net::UdpSocket) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let receiver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let sender = BatchingSocket::new(socket, None, Resolver::default()).unwrap();
+        sender.io.writable().await.unwrap();
+        (sender, receiver)
+    }
+
+    fn send(sender: &BatchingSocket, to: &tokio::net::UdpSocket, datagram: &[u8]) {
+        let transmit = Transmit {
+            destination: to.local_addr().unwrap(),
+            ecn: None,
+            contents: datagram,
+            segment_size: None,
+            src_ip: None,
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(sender.poll_send(&mut cx, &transmit), Poll::Ready(Ok(_))));
+    }
+
+    /// Batches and bytes.
+    fn waiting(sender: &BatchingSocket) -> (usize, usize) {
+        let queue = lock(&sender.queue);
+        (queue.batches.len(), queue.bytes)
+    }
+
+    fn come_back_to_receive(sender: &BatchingSocket, waker: &Waker) {
+        let mut buffer = [0; 2000];
+        let mut meta = [RecvMeta::default()];
+        let mut bufs = [IoSliceMut::new(&mut buffer)];
+        let poll = sender.poll_recv(&mut Context::from_waker(waker), &mut bufs, &mut meta);
+        assert!(poll.is_pending());
+    }
+
+    async fn receive(receiver: &tokio::net::UdpSocket) -> Vec<u8> {
+        let mut buffer = vec![0; 2000];
+        let received = tokio::time::timeout(Duration::from_secs(2), receiver.recv(&mut buffer));
+        let length = received.await.expect("a datagram is missing").unwrap();
+        buffer.truncate(length);
+        buffer
+    }
+
+    #[tokio::test]
+    async fn bears_the_mark() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = BatchingSocket::new(socket, Some(0x51), Resolver::default()).unwrap();
+        let mark = nix::sys::socket::getsockopt(&socket.io, sockopt::Mark).unwrap();
+        assert_eq!(mark, 0x51);
+    }
+
+    #[tokio::test]
+    async fn keeps_order_and_boundaries() {
+        let (sender, receiver) = pair().await;
+        let sizes = [100, 100, 100, 60, 100, 1200, 1200, 1, 1, 7, 1300, 1200];
+        let datagram = |index: usize, size: usize| vec![u8::try_from(index).unwrap(); size];
+        for (index, size) in sizes.into_iter().enumerate() {
+            send(&sender, &receiver, &datagram(index, size));
+        }
+        come_back_to_receive(&sender, Waker::noop());
+        for (index, size) in sizes.into_iter().enumerate() {
+            assert_eq!(receive(&receiver).await, datagram(index, size));
+        }
+    }
+
+    #[tokio::test]
+    async fn wakes_the_receiver_once_a_batch_and_again_after_it() {
+        let (sender, receiver) = pair().await;
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        come_back_to_receive(&sender, &waker);
+        for round in 1..=5 {
+            for number in 0..30 {
+                send(&sender, &receiver, &[number; 1000]);
+            }
+            // One system call's worth, held back until the driver has been woken and comes back.
+            assert_eq!(count.0.load(Ordering::Relaxed), round, "round {round}");
+            assert_eq!(waiting(&sender), (1, 30_000));
+            come_back_to_receive(&sender, &waker);
+            assert_eq!(waiting(&sender), (0, 0));
+            for number in 0..30 {
+                assert_eq!(receive(&receiver).await, [number; 1000]);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_batch_leaves_by_itself() {
+        let (sender, receiver) = pair().await;
+        for _ in 0..MAX_BATCH_SEGMENTS {
+            send(&sender, &receiver, &[1; 100]);
+        }
+        assert_eq!(lock(&sender.queue).bytes, 0);
+        for _ in 0..MAX_BATCH_SEGMENTS {
+            assert_eq!(receive(&receiver).await.len(), 100);
+        }
+    }
+
+    #[tokio::test]
+    async fn splits_the_runs_of_the_driver() {
+        let (sender, receiver) = pair().await;
+        let transmit = |segment_size, contents| Transmit {
+            destination: receiver.local_addr().unwrap(),
+            ecn: None,
+            contents,
+            segment_size,
+            src_ip: None,
+        };
+        let contents: Vec<u8> = (0..10).flat_map(|number| [number; 500]).collect();
+        for datagram in contents.chunks(500) {
+            send(&sender, &receiver, datagram);
+        }
+        // As the driver does it, when it has a long run itself.
+        let mut cx = Context::from_waker(Waker::noop());
+        let run = transmit(Some(500), &contents);
+        assert!(matches!(sender.poll_send(&mut cx, &run), Poll::Ready(Ok(5000))));
+        come_back_to_receive(&sender, Waker::noop());
+        for number in (0..10).chain(0..10) {
+            assert_eq!(receive(&receiver).await, [number; 500]);
+        }
+    }
+
+    #[tokio::test]
+    async fn last_words_leave_when_it_is_dropped() {
+        let (sender, receiver) = pair().await;
+        send(&sender, &receiver, b"bye");
+        send(&sender, &receiver, b"for good");
+        drop(sender);
+        assert_eq!(receive(&receiver).await, b"bye");
+        assert_eq!(receive(&receiver).await, b"for good");
+    }
+}
