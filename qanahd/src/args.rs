@@ -1,0 +1,223 @@
+//! The command line of the daemon, and the environment variables that stand in for options.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{FalseyValueParser, OsStringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use qanah_core::config::TunnelName;
+
+/// Runs WireGuard configurations as peer-to-peer tunnels over WebRTC data channels.
+///
+/// Exit codes: 0 well, 1 failed, 2 wrong command line, 6 the configuration cannot be used.
+#[derive(Debug, Parser)]
+#[command(name = "qanahd", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    /// Serve only the tunnel with this configuration, as for wg-quick(8). The interface is named
+    /// after the file. Without it many tunnels are served, none at first
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Bring up the tunnel of /etc/qanah/NAME.conf at the start (repeatable)
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub(crate) up: Vec<TunnelName>,
+
+    /// Only read the configuration, say what was understood, and exit with 0 or 6
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// How peers are found and reached.
+    #[command(flatten)]
+    pub(crate) servers: ServerArgs,
+
+    /// The control socket [default: /run/qanah/qanahd.sock, with --config /run/qanah/NAME.sock]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+
+    /// How much of its own doings the daemon logs. RUST_LOG, when set, replaces this
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: LogLevel,
+
+    /// Commands of an older tool that others know.
+    #[command(subcommand)]
+    moved: Option<Moved>,
+}
+
+/// The options of a tunnel that name servers. The values are as given, not yet checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub(crate) struct ServerArgs {
+    /// A STUN server, such as stun:stun.example.com:3478 (repeatable)
+    #[arg(long, value_name = "URL", env = "QANAH_STUN", hide_env_values = true)]
+    pub(crate) stun: Vec<String>,
+
+    /// A TURN server, such as turn:turn.example.com:3478 (repeatable)
+    #[arg(long, value_name = "URL", env = "QANAH_TURN_URL", hide_env_values = true)]
+    pub(crate) turn_url: Vec<String>,
+
+    /// The user name for the TURN servers
+    #[arg(long, value_name = "NAME", env = "QANAH_TURN_USERNAME", hide_env_values = true)]
+    pub(crate) turn_username: Option<String>,
+
+    /// The password for the TURN servers. Other users can read command lines: better give it by
+    /// the environment
+    #[arg(long, value_name = "PASSWORD", env = "QANAH_TURN_CREDENTIAL", hide_env_values = true)]
+    pub(crate) turn_credential: Option<String>,
+
+    /// A broker for signaling: HOST:PORT or a URL with mqtt, mqtts, ws or wss (repeatable)
+    #[arg(long, value_name = "BROKER", env = "QANAH_SIGNAL_SERVER", hide_env_values = true)]
+    pub(crate) signal_server: Vec<String>,
+
+    /// A file of CA certificates (PEM) to trust for brokers, besides those of the system
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "QANAH_SIGNAL_CA",
+        hide_env_values = true,
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
+    pub(crate) signal_ca: Option<PathBuf>,
+
+    /// Neither relay for other peers nor be reached through them
+    #[arg(
+        long,
+        env = "QANAH_NO_RELAY",
+        hide_env_values = true,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub(crate) no_relay: bool,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// Only what stops the daemon or a tunnel.
+    Error,
+    /// And what needs attention.
+    Warn,
+    /// And what happens: connections made and lost.
+    Info,
+    /// And why.
+    Debug,
+    /// And every message.
+    Trace,
+}
+
+impl LogLevel {
+    /// Its name in filters.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// What `qanahctl` does now.
+#[derive(Debug, Subcommand)]
+enum Moved {
+    #[command(hide = true, disable_help_flag = true)]
+    Offer(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Answer(Rest),
+}
+
+/// Anything that may follow, so that the answer is where to go and not which option is wrong.
+#[derive(Debug, clap::Args)]
+struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _rest: Vec<OsString>,
+}
+
+impl Args {
+    /// Reads the arguments of the process; ends it for `--help`, `--version` and errors (code 2).
+    pub(crate) fn from_process() -> Self {
+        Self::parse_checked(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads arguments, the first of which is the name of the program.
+    ///
+    /// # Errors
+    ///
+    /// A usage error that says what to do, or the text of `--help` or `--version`.
+    fn parse_checked<I, T>(args: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let matches = Self::command().try_get_matches_from(args)?;
+        let mut args = Self::from_arg_matches(&matches)?;
+        args.servers.settle_environment(&matches);
+        args.check_together()?;
+        Ok(args)
+    }
+
+    fn check_together(&self) -> Result<(), clap::Error> {
+        let fail = |kind, text: &str| Err(Self::command().error(kind, text));
+        if let Some(moved) = &self.moved {
+            let name = match moved {
+                Moved::Offer(_) => "offer",
+                Moved::Answer(_) => "answer",
+            };
+            let text = format!("`qanahd {name}` is now `qanahctl {name}`");
+            return fail(ErrorKind::InvalidSubcommand, &text);
+        }
+        if self.check && self.config.is_none() {
+            let text = "give the configuration that is to be checked: --config FILE";
+            return fail(ErrorKind::MissingRequiredArgument, text);
+        }
+        let turn = &self.servers;
+        let given = [
+            !turn.turn_url.is_empty(),
+            turn.turn_username.is_some(),
+            turn.turn_credential.is_some(),
+        ];
+        if given.contains(&true) && given.contains(&false) {
+            let text = "--turn-url, --turn-username and --turn-credential belong together: give all \
+                        three (or QANAH_TURN_URL, QANAH_TURN_USERNAME, QANAH_TURN_CREDENTIAL)";
+            return fail(ErrorKind::MissingRequiredArgument, text);
+        }
+        Ok(())
+    }
+}
+
+impl ServerArgs {
+    /// Splits lists from the environment, where one value stands for all, and drops empty values:
+    /// a variable that is set to nothing is as good as none.
+    fn settle_environment(&mut self, matches: &ArgMatches) {
+        let from_environment = |id| matches.value_source(id) == Some(ValueSource::EnvVariable);
+        let lists = [
+            ("stun", &mut self.stun),
+            ("turn_url", &mut self.turn_url),
+            ("signal_server", &mut self.signal_server),
+        ];
+        for (id, list) in lists {
+            if from_environment(id) {
+                *list = list.iter().flat_map(|value| split(value)).collect();
+            }
+        }
+        let texts = [
+            ("turn_username", &mut self.turn_username),
+            ("turn_credential", &mut self.turn_credential),
+        ];
+        for (id, text) in texts {
+            text.take_if(|text| text.is_empty() && from_environment(id));
+        }
+        self.signal_ca.take_if(|ca| ca.as_os_str().is_empty() && from_environment("signal_ca"));
+    }
+}
+
+fn split(value: &str) -> impl Iterator<Item = String> {
+    value
+        .split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;
