@@ -1,0 +1,120 @@
+//! Counters of a tunnel. All of it lives on the tunnel's thread, so plain cells do.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Why a packet or a frame was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drop {
+    /// Out: no peer has the destination in its allowed IPs.
+    NoRoute,
+    /// Out: the peer is not connected.
+    NotConnected,
+    /// Out: the channel is full, or has just closed.
+    QueueFull,
+    /// Out: larger than one frame to this peer may be.
+    TooLarge,
+    /// In: not a frame, or not one of this session.
+    BadFrame,
+    /// In: the counter was seen before or is too old.
+    Replayed,
+    /// In: does not authenticate.
+    Forged,
+    /// In: of a type that this version does not know.
+    UnknownType,
+    /// Either way: not a whole IP packet.
+    BadPacket,
+    /// In: the inner source is not in the peer's allowed IPs.
+    SpoofedSource,
+    /// In: the kernel did not take it.
+    Interface,
+    /// Signaling: did not authenticate.
+    SignalForged,
+    /// Signaling: stale, repeated, or out of place.
+    SignalRefused,
+    /// Signaling: not an envelope of this version, or too large.
+    SignalMalformed,
+    /// A queue inside the daemon was full.
+    Busy,
+}
+
+/// All causes, in the order of their declaration.
+const CAUSES: [(Drop, &str); 15] = [
+    (Drop::NoRoute, "no_route"),
+    (Drop::NotConnected, "not_connected"),
+    (Drop::QueueFull, "queue_full"),
+    (Drop::TooLarge, "too_large"),
+    (Drop::BadFrame, "bad_frame"),
+    (Drop::Replayed, "replayed"),
+    (Drop::Forged, "forged"),
+    (Drop::UnknownType, "unknown_type"),
+    (Drop::BadPacket, "bad_packet"),
+    (Drop::SpoofedSource, "spoofed_source"),
+    (Drop::Interface, "interface"),
+    (Drop::SignalForged, "signal_forged"),
+    (Drop::SignalRefused, "signal_refused"),
+    (Drop::SignalMalformed, "signal_malformed"),
+    (Drop::Busy, "busy"),
+];
+
+/// Counts of what was dropped, by cause.
+#[derive(Debug, Default)]
+pub(crate) struct Drops([Cell<u64>; CAUSES.len()]);
+
+impl Drops {
+    pub(crate) fn count(&self, cause: Drop) {
+        if let Some(cell) = self.0.get(cause as usize) {
+            cell.set(cell.get() + 1);
+        }
+    }
+
+    /// The causes that happened, by their names in the control API.
+    pub(crate) fn report(&self) -> BTreeMap<&'static str, u64> {
+        let counts = CAUSES.iter().zip(&self.0);
+        counts.map(|((_, name), cell)| (*name, cell.get())).filter(|(_, n)| *n > 0).collect()
+    }
+}
+
+/// Inner packets and their bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) packets: Cell<u64>,
+    pub(crate) bytes: Cell<u64>,
+}
+
+impl Traffic {
+    pub(crate) fn count(&self, bytes: usize) {
+        self.packets.set(self.packets.get() + 1);
+        self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+}
+
+/// What passed between us and one peer, over all its sessions.
+#[derive(Debug, Default)]
+pub(crate) struct PeerStats {
+    pub(crate) received: Traffic,
+    pub(crate) sent: Traffic,
+    pub(crate) drops: Drops,
+}
+
+/// When the frames of one session came.
+#[derive(Debug, Default)]
+pub(crate) struct SessionStats {
+    pub(crate) last_opened: Cell<Option<Instant>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_counts_under_its_own_name() {
+        for (at, (cause, name)) in CAUSES.into_iter().enumerate() {
+            assert_eq!(cause as usize, at, "{name} is out of order");
+            let drops = Drops::default();
+            drops.count(cause);
+            assert_eq!(drops.report(), BTreeMap::from([(name, 1)]));
+        }
+    }
+}

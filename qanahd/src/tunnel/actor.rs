@@ -1,0 +1,256 @@
+//! The actor on a tunnel's thread: runs the session machines of all peers.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use qanah_core::plan::Step;
+use qanah_core::router::{PeerId, Router};
+use qanah_core::signal::SessionId;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use super::address::Happening;
+use super::changes::Changes;
+use super::connector::Connecting;
+use super::members::{Member, Members};
+use super::network;
+use super::pairing::{self, Pairing};
+use super::peer::Peer;
+use super::report::Identity;
+use super::shared::Shared;
+use super::{Command, Prepared, QUEUE, TunnelError};
+use crate::mqtt::Signaling;
+use crate::pace::Pace;
+use crate::platform::netlink::Applied;
+use crate::rtc;
+use crate::stats::Drops;
+use crate::uplink::{Counted, ICMP_PER_SECOND, Senders, Uplink};
+
+/// How long connections may take to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(1500);
+
+/// What a tunnel's thread begins with.
+pub(super) struct Start {
+    pub(super) prepared: Prepared,
+    pub(super) steps: Vec<Step>,
+    pub(super) rtc: rtc::Settings,
+    pub(super) signaling: Signaling,
+    pub(super) queue: mpsc::Receiver<Command>,
+    pub(super) changes: Changes,
+}
+
+pub(super) struct Actor {
+    pub(super) identity: Identity,
+    pub(super) members: Members,
+    pub(super) shared: Shared,
+    pub(super) applied: Applied,
+    /// A broker is connected.
+    pub(super) signaling: bool,
+    /// The way to the data path, for a reload.
+    pub(super) routes: watch::Sender<Arc<Router>>,
+    pub(super) counted: Counted,
+    pub(super) mtu: Rc<Cell<usize>>,
+    pairing: Pairing,
+    commands: mpsc::Receiver<Command>,
+    happenings: mpsc::Receiver<(PeerId, SessionId, Happening)>,
+    uplink: JoinHandle<io::Error>,
+    /// Ends when the last connection has.
+    running: mpsc::Receiver<()>,
+    drops: Rc<Drops>,
+    changes: Changes,
+}
+
+impl Actor {
+    pub(super) fn new(start: Start, applied: Applied) -> Self {
+        let Prepared { name, config, public_key, peers, .. } = start.prepared;
+        let members = peers.into_iter().map(Peer::new).zip(&config.peers);
+        let members =
+            Members::new(members.map(|(peer, config)| Member::new(peer, config)).collect());
+        let (routes, router) = watch::channel(Arc::new(members.router()));
+        let (reports, happenings) = mpsc::channel(QUEUE);
+        let (is_running, running) = mpsc::channel(1);
+        let (senders, drops) = (Rc::<RefCell<Senders>>::default(), Rc::<Drops>::default());
+        let mtu = Rc::new(Cell::new(config.interface.mtu as usize));
+        let counted: Counted = Rc::new(RefCell::new(members.stats()));
+        let uplink = Uplink {
+            tun: Arc::clone(applied.device()),
+            router: router.clone(),
+            senders: Rc::clone(&senders),
+            peers: Rc::clone(&counted),
+            drops: Rc::clone(&drops),
+            mtu: Rc::clone(&mtu),
+            icmp: Pace::new(ICMP_PER_SECOND),
+        };
+        let turn = start.rtc.turn.iter().map(|server| server.url.as_str());
+        let servers = start.rtc.stun.iter().map(String::as_str).chain(turn);
+        start.rtc.resolver.prefetch(servers);
+        let connecting = Rc::new(Connecting {
+            rtc: start.rtc,
+            interface: name.as_str().to_owned(),
+            prefixes: RefCell::new(config.interface.addresses.clone()),
+        });
+        Self {
+            identity: Identity::new(&name, public_key, &config),
+            members,
+            shared: Shared {
+                tun: Arc::clone(applied.device()),
+                router,
+                senders,
+                signaling: start.signaling,
+                reports,
+                running: is_running,
+                connecting,
+            },
+            applied,
+            signaling: false,
+            routes,
+            counted,
+            mtu,
+            pairing: Pairing::default(),
+            commands: start.queue,
+            happenings,
+            uplink: tokio::task::spawn_local(uplink.run()),
+            running,
+            drops,
+            changes: start.changes,
+        }
+    }
+
+    /// Serves until the interface is gone, or whoever gives commands.
+    pub(super) async fn serve(&mut self) -> TunnelError {
+        let mut network = match network::watch(&self.shared.connecting) {
+            Ok(network) => network,
+            Err(error) => return error.into(),
+        };
+        loop {
+            self.pairing.collect(&mut self.members.peers_mut());
+            let timeouts = self.members.iter().filter_map(|m| m.peer.machine.poll_timeout());
+            let deadline = timeouts.min();
+            let timer = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command).await,
+                    // The stop follows.
+                    None => std::future::pending().await,
+                },
+                Some((peer, session, what)) = self.happenings.recv() => {
+                    self.with_peer(peer, |peer, now| peer.happened(now, session, what));
+                }
+                Some(addresses) = network.recv() => {
+                    let now = Instant::now();
+                    self.with_all(|peer| peer.network_changed(now, &addresses));
+                }
+                () = timer => self.timeout(),
+                ended = &mut self.uplink => {
+                    let error = ended.unwrap_or_else(|panic| io::Error::other(panic.to_string()));
+                    return TunnelError::Interface(error);
+                }
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::Envelope(peer, envelope) => {
+                self.with_peer(peer, |peer, now| peer.envelope(now, &envelope));
+            }
+            Command::BrokersChanged => self.brokers_changed(now),
+            Command::Status(reply) => {
+                self.with_all(Peer::refresh);
+                let by_hand = self.shared.signaling.status().is_empty();
+                // Whoever asked may have gone.
+                let report = self.identity.report(&self.members, &self.drops, by_hand, now);
+                let _ = reply.send(report);
+            }
+            Command::Offer { .. } | Command::Answer { .. } | Command::Accept { .. } => {
+                self.pair_by_hand(command);
+            }
+            Command::Reload(reload, reply) => {
+                let outcome = self.reload(*reload).await;
+                self.changes.tell();
+                let _ = reply.send(outcome);
+            }
+        }
+    }
+
+    /// How it is now counts, not what the command was about: two may overtake each other.
+    fn brokers_changed(&mut self, now: Instant) {
+        self.signaling = self.shared.signaling.status().iter().any(|broker| broker.connected);
+        if self.signaling {
+            self.with_all(|peer| peer.machine.signaling_up(now));
+        } else {
+            self.with_all(|peer| peer.machine.signaling_down());
+        }
+    }
+
+    fn timeout(&mut self) {
+        let now = Instant::now();
+        self.with_all(|peer| peer.timeout(now));
+    }
+
+    /// Offer, answer, accept.
+    fn pair_by_hand(&mut self, command: Command) {
+        let router = Arc::clone(&self.shared.router.borrow());
+        let mut peers = self.members.peers_mut();
+        match command {
+            Command::Offer { peer, lifetime, reply } => {
+                self.pairing.offer(&mut peers, &router, peer.as_deref(), lifetime, reply);
+            }
+            Command::Answer { text, reply } => self.pairing.answer(&mut peers, &text, reply),
+            // Whoever asked may have gone.
+            Command::Accept { text, reply } => {
+                drop(reply.send(pairing::accept(&mut peers, &text)));
+            }
+            _ => {}
+        }
+        // The machines want something now.
+        self.with_all(|_| {});
+    }
+
+    fn with_peer(&mut self, id: PeerId, act: impl FnOnce(&mut Peer, Instant)) {
+        if let Some(member) = self.members.get_mut(id) {
+            act(&mut member.peer, Instant::now());
+            member.peer.settle(&self.shared);
+            if member.looks_new() {
+                self.changes.tell();
+            }
+        }
+    }
+
+    pub(super) fn with_all(&mut self, act: impl Fn(&mut Peer)) {
+        let mut changed = false;
+        for member in self.members.iter_mut() {
+            act(&mut member.peer);
+            member.peer.settle(&self.shared);
+            changed |= member.looks_new();
+        }
+        if changed {
+            self.changes.tell();
+        }
+    }
+
+    /// Tells the peers, waits a little until their connections are closed, and gives back what is
+    /// to be taken back.
+    pub(super) async fn goodbye(mut self) -> Applied {
+        self.uplink.abort();
+        self.with_all(|peer| peer.machine.stop());
+        drop(self.shared.running);
+        // Connections report while they close; nobody needs it any more, but they may wait for room.
+        self.happenings.close();
+        let closed = tokio::time::timeout(GOODBYE, self.running.recv()).await;
+        if closed.is_err() {
+            warn!(TUNNEL = %self.identity.name, "some connections did not close in time");
+        }
+        self.applied
+    }
+}
