@@ -1,0 +1,171 @@
+//! The servers that a tunnel uses, from the command line to what the parts that use them want.
+
+use qanah_core::servers::{
+    BrokerScheme, BrokerUrl, DEFAULT_BROKER, DEFAULT_STUN, Host, ServerError, SignalServer,
+    StunUrl, TurnUrl, Unsupported,
+};
+
+use crate::args::ServerArgs;
+use crate::mqtt::{BrokerAddress, Scheme};
+use crate::{mqtt, rtc};
+
+/// Why an option that names a server cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServersError {
+    /// The text is not what the option takes.
+    #[error("--{option}{}: {error}", quoted(.value))]
+    Text {
+        /// The option, without its dashes.
+        option: &'static str,
+        /// What was given, where it cannot hold a password.
+        value: Option<String>,
+        /// What is wrong.
+        error: ServerError,
+    },
+    /// This version cannot use such a server.
+    #[error("--turn-url: {0}")]
+    Unsupported(#[from] Unsupported),
+    /// `none` beside a broker.
+    #[error("--signal-server: `none` cannot stand beside a broker")]
+    NoneAndSome,
+}
+
+fn quoted(value: &Option<String>) -> String {
+    value.as_ref().map(|text| format!(" {}", text.escape_debug())).unwrap_or_default()
+}
+
+/// The servers of a tunnel, checked.
+pub(crate) struct Servers {
+    pub(crate) mqtt: mqtt::Settings,
+    stun: Vec<String>,
+    turn: Vec<rtc::TurnServer>,
+}
+
+impl Servers {
+    /// Checks what was given; what was not given gets its default.
+    ///
+    /// # Errors
+    /// The first option that cannot be used. Nothing is skipped in silence.
+    pub(crate) fn parse(args: &ServerArgs) -> Result<Self, ServersError> {
+        let stun = or_default(&args.stun, &DEFAULT_STUN);
+        let stun = stun.iter().map(|text| parse::<StunUrl>("stun", text));
+        let stun: Vec<StunUrl> = stun.collect::<Result<_, _>>()?;
+        let username = args.turn_username.clone().unwrap_or_default();
+        let credential = args.turn_credential.clone().unwrap_or_default();
+        let turn = args.turn_url.iter().map(|text| {
+            let url = parse::<TurnUrl>("turn-url", text)?;
+            url.supported()?;
+            Ok(rtc::TurnServer {
+                url: format!("turn:{}:{}", url.host(), url.port()),
+                username: username.clone(),
+                credential: credential.clone(),
+            })
+        });
+        let turn = turn.collect::<Result<_, ServersError>>()?;
+        Ok(Self {
+            mqtt: mqtt::Settings { brokers: brokers(args)?, ca_file: args.signal_ca.clone() },
+            stun: stun.iter().map(|url| format!("stun:{}:{}", url.host(), url.port())).collect(),
+            turn,
+        })
+    }
+
+    /// The settings of every WebRTC connection.
+    pub(crate) fn rtc(&self) -> rtc::Settings {
+        rtc::Settings { stun: self.stun.clone(), turn: self.turn.clone(), ..Default::default() }
+    }
+}
+
+fn or_default<'a>(given: &'a [String], default: &'a [&str]) -> Vec<&'a str> {
+    if given.is_empty() { default.to_vec() } else { given.iter().map(String::as_str).collect() }
+}
+
+fn parse<T: std::str::FromStr<Err = ServerError>>(
+    option: &'static str,
+    text: &str,
+) -> Result<T, ServersError> {
+    // The URL of a broker may hold a password.
+    let value = (option != "signal-server").then(|| text.to_owned());
+    text.parse().map_err(|error| ServersError::Text { option, value, error })
+}
+
+fn brokers(args: &ServerArgs) -> Result<Vec<BrokerAddress>, ServersError> {
+    let given = or_default(&args.signal_server, &[DEFAULT_BROKER]);
+    let servers = given.iter().map(|text| parse::<SignalServer>("signal-server", text));
+    let servers: Vec<SignalServer> = servers.collect::<Result<_, _>>()?;
+    let brokers: Vec<BrokerAddress> = servers
+        .iter()
+        .filter_map(|server| match server {
+            SignalServer::Broker(url) => Some(address(url)),
+            SignalServer::None => None,
+        })
+        .collect();
+    if !brokers.is_empty() && brokers.len() < servers.len() {
+        return Err(ServersError::NoneAndSome);
+    }
+    Ok(brokers)
+}
+
+fn address(url: &BrokerUrl) -> BrokerAddress {
+    let host = match url.host() {
+        Host::Domain(name) => name.clone(),
+        Host::Ipv4(ip) => ip.to_string(),
+        Host::Ipv6(ip) => ip.to_string(),
+    };
+    BrokerAddress {
+        scheme: match url.scheme() {
+            BrokerScheme::Mqtt => Scheme::Mqtt,
+            BrokerScheme::Mqtts => Scheme::Mqtts,
+            BrokerScheme::Ws => Scheme::Ws,
+            BrokerScheme::Wss => Scheme::Wss,
+        },
+        host,
+        port: url.port(),
+        path: url.path(),
+        user: url.username().map(str::to_owned),
+        password: url.password().map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_fill_what_was_not_given() {
+        let servers = Servers::parse(&ServerArgs::default()).unwrap();
+        assert_eq!(servers.stun, DEFAULT_STUN);
+        let broker = servers.mqtt.brokers.first().map(ToString::to_string);
+        assert_eq!(broker.as_deref(), Some("mqtt://broker.emqx.io:1883"));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_an_error_that_names_the_option() {
+        let error = |args: ServerArgs| Servers::parse(&args).err().unwrap().to_string();
+        let stun = error(ServerArgs { stun: vec!["nonsense".into()], ..Default::default() });
+        assert!(stun.starts_with("--stun nonsense: "), "{stun}");
+        let turn =
+            error(ServerArgs { turn_url: vec!["turns:example.com".into()], ..Default::default() });
+        assert!(
+            turn.starts_with("--turn-url: ") || turn.starts_with("--turn-url turns:example.com: "),
+            "{turn}"
+        );
+        let both = ServerArgs {
+            signal_server: vec!["none".into(), "example.com".into()],
+            ..Default::default()
+        };
+        assert!(error(both).contains("none"));
+    }
+
+    #[test]
+    fn ipv6_hosts_keep_their_brackets_where_urls_want_them() {
+        let args = ServerArgs {
+            stun: vec!["stun:[2001:db8::1]:3478".into()],
+            signal_server: vec!["[2001:db8::2]:1883".into()],
+            ..Default::default()
+        };
+        let servers = Servers::parse(&args).unwrap();
+        assert_eq!(servers.stun, ["stun:[2001:db8::1]:3478"]);
+        let broker = servers.mqtt.brokers.first().map(|broker| broker.host.clone());
+        assert_eq!(broker.as_deref(), Some("2001:db8::2"));
+    }
+}
