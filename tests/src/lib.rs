@@ -1,1 +1,34 @@
-//! End-to-end tests of Qanah: namespaces, brokers and TURN servers that they own.
+//! The lab in which Qanah is tested end to end.
+//!
+//! A [`Lab`] is a hub and some nodes, each with a network and a mount namespace of its own, joined
+//! by a bridge in the hub. The broker (mosquitto) and the STUN and TURN server (coturn) are the
+//! real ones and run in the hub; every node may run a `qanahd`.
+//!
+//! Nothing of it has a name outside of the lab: a namespace lives as long as a process in it, and
+//! every process dies with the test that started it, however that one ends. So any number of labs
+//! run beside each other and nothing is left behind.
+
+pub mod conf;
+pub mod daemon;
+pub mod lab;
+pub mod measure;
+pub mod mesh;
+pub mod ns;
+pub mod people;
+pub mod ping;
+pub mod process;
+pub mod servers;
+pub mod status;
+pub mod tcp;
+pub mod terminal;
+pub mod wait;
+
+pub use conf::{Conf, PeerConf};
+pub use daemon::Daemon;
+pub use lab::{Lab, Node, Underlay, in_lab};
+pub use mesh::Mesh;
+pub use ns::Place;
+pub use ping::{PingStats, Pinger};
+pub use process::Proc;
+pub use status::Status;
+pub use wait::{eventually, secs};
