@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use thiserror::Error;
 
-use super::{HEADER_LEN, MAX_PACKETS, OVERHEAD};
+use super::{HEADER_LEN, MAX_PACKETS, OVERHEAD, TAG_LEN};
 use crate::packet::Packet;
 
 /// What was to be added does not fit the frame.
@@ -42,6 +42,14 @@ impl FrameBuf {
         Self { bytes, end: HEADER_LEN, limit: limit.saturating_add(HEADER_LEN), packets: 0 }
     }
 
+    /// The plaintext of a frame that was opened where it lay, to be sealed under other keys: header and
+    /// tag of the frame are the room for those to come. `None` when it is no whole frame.
+    pub fn reopened(mut frame: BytesMut) -> Option<Self> {
+        let end = frame.len().checked_sub(TAG_LEN).filter(|end| *end >= HEADER_LEN)?;
+        frame.truncate(end);
+        Some(Self { bytes: frame, end, limit: end, packets: 0 })
+    }
+
     /// How many bytes of plaintext there are.
     pub const fn len(&self) -> usize {
         self.end - HEADER_LEN
@@ -65,6 +73,11 @@ impl FrameBuf {
     /// The plaintext.
     pub fn plaintext(&self) -> &[u8] {
         self.bytes.get(HEADER_LEN..self.end).unwrap_or_default()
+    }
+
+    /// The plaintext, to be changed where it lies.
+    pub fn plaintext_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(HEADER_LEN..self.end).unwrap_or_default()
     }
 
     /// Adds bytes.
@@ -163,11 +176,27 @@ mod tests {
         buf.room_mut().fill(1);
         buf.advance(1000).unwrap();
         let mut bytes = buf.into_bytes();
-        bytes.extend_from_slice(&[0; super::super::TAG_LEN]);
+        bytes.extend_from_slice(&[0; TAG_LEN]);
         assert_eq!(bytes.as_ptr(), start);
         let again = FrameBuf::reuse(bytes, 1000);
         assert_eq!(again.bytes.as_ptr(), start);
         assert!(again.is_empty());
+    }
+
+    #[test]
+    fn an_opened_frame_becomes_a_plaintext_where_it_lies() {
+        let frame = BytesMut::from(&[&[1; HEADER_LEN][..], b"hello", &[2; TAG_LEN]].concat()[..]);
+        let start = frame.as_ptr();
+        let mut buf = FrameBuf::reopened(frame).unwrap();
+        assert_eq!((buf.plaintext(), buf.remaining()), (b"hello".as_slice(), 0));
+        buf.plaintext_mut()[0] = b'H';
+        let mut bytes = buf.into_bytes();
+        bytes.extend_from_slice(&[0; TAG_LEN]);
+        assert_eq!((&bytes[HEADER_LEN..][..5], bytes.as_ptr()), (b"Hello".as_slice(), start));
+        for len in 0..HEADER_LEN + TAG_LEN {
+            assert!(FrameBuf::reopened(BytesMut::zeroed(len)).is_none());
+        }
+        assert!(FrameBuf::reopened(BytesMut::zeroed(HEADER_LEN + TAG_LEN)).unwrap().is_empty());
     }
 
     #[test]

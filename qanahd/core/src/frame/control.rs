@@ -4,12 +4,11 @@
 
 use thiserror::Error;
 
-use super::{FrameBuf, FrameFull, OVERHEAD};
+use super::{FrameBuf, FrameFull, Hop, OVERHEAD, reach};
+use crate::signal::{MAX_ENVELOPE, PeerName};
 
 /// The longest Noise message in a rekey, in bytes.
 pub const MAX_REKEY_MESSAGE: usize = 1024;
-/// The longest signaling message for others, in bytes.
-pub const MAX_SIGNALING: usize = 8192;
 
 const CONFIRM: u8 = 1;
 const PING: u8 = 2;
@@ -20,6 +19,8 @@ const PATH_PROBE: u8 = 6;
 const PROBE_ANSWER: u8 = 7;
 const SIGNALING: u8 = 8;
 const CLOSE: u8 = 9;
+const REACH_QUERY: u8 = 10;
+const REACH_ANSWER: u8 = 11;
 
 /// Length of a frame with a path probe without any padding, in bytes.
 const LEAST_PROBE: usize = OVERHEAD + 1;
@@ -57,10 +58,31 @@ pub enum Control<'a> {
         /// Length of the whole frame that arrived, in bytes.
         size: u16,
     },
-    /// Signaling that travels through the mesh, still sealed for somebody else.
-    Signaling(&'a [u8]),
+    /// Signaling that travels through the mesh, sealed for somebody else.
+    Signaling {
+        /// Whether it is to be passed on or has been.
+        hop: Hop,
+        /// Destination or source, as the hop says.
+        name: PeerName,
+        /// What would lie in the inbox of a broker.
+        envelope: &'a [u8],
+    },
     /// The sender has closed this session.
     Close,
+    /// Asks with which of these peers the receiver has a direct session.
+    ReachQuery {
+        /// Comes back in the answer.
+        id: u32,
+        /// See [`reach::names`].
+        names: &'a [u8],
+    },
+    /// With which it has.
+    ReachAnswer {
+        /// That of the query.
+        id: u32,
+        /// See [`reach::entries`].
+        entries: &'a [u8],
+    },
 }
 
 /// Why a control frame is dropped.
@@ -101,8 +123,14 @@ impl<'a> Control<'a> {
             PROBE_ANSWER => {
                 exactly(body).map(|size| Self::ProbeAnswer { size: u16::from_be_bytes(size) })
             }
-            SIGNALING => within(body, MAX_SIGNALING).map(Self::Signaling),
+            SIGNALING => signaling(body),
             CLOSE => empty(body).map(|()| Self::Close),
+            REACH_QUERY => numbered(body)
+                .filter(|(_, names)| reach::are_names(names))
+                .map(|(id, names)| Self::ReachQuery { id, names }),
+            REACH_ANSWER => numbered(body)
+                .filter(|(_, entries)| reach::are_entries(entries))
+                .map(|(id, entries)| Self::ReachAnswer { id, entries }),
             unknown => return Err(ControlError::UnknownKind(unknown)),
         };
         message.ok_or(ControlError::Length { kind, len: body.len() })
@@ -127,11 +155,23 @@ impl<'a> Control<'a> {
             }
             Self::PathProbe { size } => probe(size),
             Self::ProbeAnswer { size } => message(PROBE_ANSWER, &[&size.to_be_bytes()]),
-            Self::Signaling(sealed) => {
-                let sealed = within(sealed, MAX_SIGNALING).ok_or(FrameFull)?;
-                message(SIGNALING, &[sealed])
+            Self::Signaling { hop, name, envelope } => {
+                let envelope = within(envelope, MAX_ENVELOPE).ok_or(FrameFull)?;
+                message(SIGNALING, &[&[hop as u8], &name.0, envelope])
             }
             Self::Close => message(CLOSE, &[]),
+            Self::ReachQuery { id, names } => {
+                if !reach::are_names(names) {
+                    return Err(FrameFull);
+                }
+                message(REACH_QUERY, &[&id.to_be_bytes(), names])
+            }
+            Self::ReachAnswer { id, entries } => {
+                if !reach::are_entries(entries) {
+                    return Err(FrameFull);
+                }
+                message(REACH_ANSWER, &[&id.to_be_bytes(), entries])
+            }
         }
     }
 }
@@ -166,8 +206,20 @@ fn within(body: &[u8], most: usize) -> Option<&[u8]> {
 }
 
 fn rekey(body: &[u8]) -> Option<(u32, &[u8])> {
-    let (id, noise) = body.split_first_chunk()?;
-    Some((u32::from_be_bytes(*id), within(noise, MAX_REKEY_MESSAGE)?))
+    let (id, noise) = numbered(body)?;
+    Some((id, within(noise, MAX_REKEY_MESSAGE)?))
+}
+
+fn numbered(body: &[u8]) -> Option<(u32, &[u8])> {
+    let (id, rest) = body.split_first_chunk()?;
+    Some((u32::from_be_bytes(*id), rest))
+}
+
+fn signaling(body: &[u8]) -> Option<Control<'_>> {
+    let (hop, rest) = body.split_first()?;
+    let (name, envelope) = rest.split_first_chunk()?;
+    let envelope = within(envelope, MAX_ENVELOPE)?;
+    Some(Control::Signaling { hop: Hop::from_byte(*hop)?, name: PeerName(*name), envelope })
 }
 
 #[cfg(test)]
@@ -190,7 +242,13 @@ mod tests {
         assert_eq!(bytes(Control::RekeyResponse { id, noise }), b"\x05\0\0\x0a\x0bnoise");
         assert_eq!(bytes(Control::PathProbe { size: 36 }), [6, 0, 0, 0]);
         assert_eq!(bytes(Control::ProbeAnswer { size: 0x0578 }), [7, 5, 0x78]);
-        assert_eq!(bytes(Control::Signaling(b"s")), b"\x08s");
+        let (name, envelope) = (PeerName([7; 16]), b"sealed".as_slice());
+        let signaling = Control::Signaling { hop: Hop::FromRelay, name, envelope };
+        assert_eq!(bytes(signaling), [&[8, 2], &[7_u8; 16][..], envelope].concat());
+        let query = Control::ReachQuery { id: 0x0a0b, names: &name.0 };
+        assert_eq!(bytes(query), [&[10, 0, 0, 0x0a, 0x0b], &[7_u8; 16][..]].concat());
+        let answer = Control::ReachAnswer { id: 1, entries: &[] };
+        assert_eq!(bytes(answer), [11, 0, 0, 0, 1]);
         assert_eq!(bytes(Control::Close), [9]);
     }
 
@@ -221,20 +279,33 @@ mod tests {
         wrong(REKEY_RESPONSE, 4 + MAX_REKEY_MESSAGE + 1);
         wrong(PROBE_ANSWER, 1);
         wrong(SIGNALING, 0);
-        wrong(SIGNALING, MAX_SIGNALING + 1);
+        wrong(SIGNALING, 17);
+        // A hop of 0 is none.
+        wrong(SIGNALING, 100);
         wrong(CLOSE, 1);
-        let long = vec![0; MAX_SIGNALING + 1];
-        assert!(Control::Signaling(&long).to_frame_buf().is_err());
+        wrong(REACH_QUERY, 4);
+        wrong(REACH_QUERY, 4 + 17);
+        wrong(REACH_QUERY, 4 + 16 * (reach::MAX_NAMES + 1));
+        wrong(REACH_ANSWER, 3);
+        wrong(REACH_ANSWER, 4 + 21);
+        let long = vec![0; 2 * MAX_ENVELOPE];
+        let name = PeerName([0; 16]);
+        let signaling = |envelope| Control::Signaling { hop: Hop::ToRelay, name, envelope };
+        assert!(signaling(&long[..MAX_ENVELOPE]).to_frame_buf().is_ok());
+        assert!(signaling(&long[..=MAX_ENVELOPE]).to_frame_buf().is_err());
+        assert!(signaling(&[]).to_frame_buf().is_err());
+        assert!(Control::ReachQuery { id: 1, names: &long[..15] }.to_frame_buf().is_err());
+        assert!(Control::ReachAnswer { id: 1, entries: &long[..15] }.to_frame_buf().is_err());
         assert!(Control::RekeyInit { id: 1, noise: &long }.to_frame_buf().is_err());
         assert!(Control::RekeyResponse { id: 1, noise: &[] }.to_frame_buf().is_err());
         assert_eq!(Control::parse(&[]), Err(ControlError::Empty));
         assert_eq!(Control::parse(&[0]), Err(ControlError::UnknownKind(0)));
-        assert_eq!(Control::parse(&[10, 1]), Err(ControlError::UnknownKind(10)));
+        assert_eq!(Control::parse(&[12, 1]), Err(ControlError::UnknownKind(12)));
     }
 
     proptest! {
         #[test]
-        fn what_parses_is_encoded_as_it_came(kind in 0_u8..12, body in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn what_parses_is_encoded_as_it_came(kind in 0_u8..14, body in prop::collection::vec(any::<u8>(), 0..64)) {
             let plaintext = [vec![kind], body].concat();
             if let Ok(message) = Control::parse(&plaintext) {
                 let mut expected = plaintext.clone();
@@ -252,7 +323,7 @@ mod tests {
                 Control::Pong(number),
                 Control::RekeyInit { id, noise: &body },
                 Control::RekeyResponse { id, noise: &body },
-                Control::Signaling(&body),
+                Control::Signaling { hop: Hop::ToRelay, name: PeerName([9; 16]), envelope: &body },
             ] {
                 let plaintext = bytes(message);
                 prop_assert_eq!(Control::parse(&plaintext), Ok(message));

@@ -9,11 +9,14 @@ use thiserror::Error;
 mod buf;
 mod control;
 mod packets;
+pub mod reach;
+mod relay;
 mod segments;
 
 pub use buf::{FrameBuf, FrameFull};
-pub use control::{Control, ControlError, MAX_REKEY_MESSAGE, MAX_SIGNALING};
+pub use control::{Control, ControlError, MAX_REKEY_MESSAGE};
 pub use packets::{Packets, PacketsError, packets};
+pub use relay::{Hop, RELAY_HEADER_LEN, RELAY_OVERHEAD, RelayError, RelayHeader};
 pub use segments::{
     MAX_SEGMENTS, MIN_GSO_SIZE, SEGMENTS_HEADER_LEN, SegmentKind, Segments, SegmentsError,
     SegmentsHeader,
@@ -41,10 +44,12 @@ pub enum FrameType {
     Segments = 0xc2,
     /// Something between the two ends of the session: [`Control`].
     Control = 0xc3,
-    /// A frame that a relay passes on.
+    /// A frame that a relay passes on: [`RelayHeader`].
     Relay = 0xc4,
-    /// Packets that a relay routes, to a destination of no configured peer.
+    /// Whole IP packets for a destination of no configured peer, for a relay to route.
     Transit = 0xc5,
+    /// Whole IP packets that a relay has routed: it is the last hop.
+    Routed = 0xc6,
 }
 
 /// A type byte that names no frame type. Such frames are counted and dropped.
@@ -56,10 +61,15 @@ impl TryFrom<u8> for FrameType {
     type Error = UnknownFrameType;
 
     fn try_from(byte: u8) -> Result<Self, UnknownFrameType> {
-        [Self::Packets, Self::Segments, Self::Control, Self::Relay, Self::Transit]
-            .into_iter()
-            .find(|known| *known as u8 == byte)
-            .ok_or(UnknownFrameType(byte))
+        match byte {
+            0xc1 => Ok(Self::Packets),
+            0xc2 => Ok(Self::Segments),
+            0xc3 => Ok(Self::Control),
+            0xc4 => Ok(Self::Relay),
+            0xc5 => Ok(Self::Transit),
+            0xc6 => Ok(Self::Routed),
+            unknown => Err(UnknownFrameType(unknown)),
+        }
     }
 }
 
@@ -144,7 +154,12 @@ mod tests {
     fn types_stay_out_of_the_ranges_of_rfc_7983() {
         let known: Vec<u8> =
             (0..=u8::MAX).filter(|byte| FrameType::try_from(*byte).is_ok()).collect();
-        assert_eq!(known, [0xc1, 0xc2, 0xc3, 0xc4, 0xc5]);
+        assert_eq!(known, [0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6]);
+        assert!(
+            known
+                .iter()
+                .all(|byte| { FrameType::try_from(*byte).is_ok_and(|kind| kind as u8 == *byte) })
+        );
         assert_eq!(FrameType::try_from(0xc0), Err(UnknownFrameType(0xc0)));
     }
 

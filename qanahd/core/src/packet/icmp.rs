@@ -30,6 +30,9 @@ pub enum IcmpError {
         /// The largest packet that would pass, in bytes. IPv4 has room for 65535 at most.
         mtu: u32,
     },
+    /// The packet has passed as many routers as it may: time to live (RFC 792, type 11 code 0) or hop limit
+    /// (RFC 4443, section 3.3) exceeded in transit.
+    TimeExceeded,
 }
 
 impl IcmpError {
@@ -38,6 +41,8 @@ impl IcmpError {
         match (self, version) {
             (Self::Unreachable, Version::V4) => (3, 1, [0; 4]),
             (Self::Unreachable, Version::V6) => (1, 3, [0; 4]),
+            (Self::TimeExceeded, Version::V4) => (11, 0, [0; 4]),
+            (Self::TimeExceeded, Version::V6) => (3, 0, [0; 4]),
             (Self::TooBig { mtu }, Version::V4) => {
                 let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
                 (3, 4, u32::from(mtu).to_be_bytes())

@@ -9,9 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use thiserror::Error;
 
 mod checksum;
+mod hop;
 mod icmp;
 mod transport;
 
+pub use hop::take_hop;
 pub use icmp::{IcmpError, icmp_error};
 pub(crate) use transport::Transport;
 

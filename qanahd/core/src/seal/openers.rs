@@ -28,6 +28,11 @@ impl Openers {
         self.0.retain(|opener| opener.index() != index);
     }
 
+    /// Whether there are keys with this index.
+    pub fn has(&self, index: u32) -> bool {
+        self.0.iter().any(|opener| opener.index() == index)
+    }
+
     /// The index of the newest keys.
     pub fn newest(&self) -> Option<u32> {
         self.0.last().map(Opener::index)

@@ -5,6 +5,7 @@ mod envelope;
 pub(crate) mod kdf;
 mod keys;
 mod message;
+mod name;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod text;
@@ -20,3 +21,4 @@ pub use message::{
     Answer, Bye, Candidate, CandidateKind, Candidates, Capabilities, Challenge, Description,
     DtlsRole, Hello, IceCredentials, Message, Offer, SessionId,
 };
+pub use name::PeerName;
