@@ -39,11 +39,39 @@ pub(crate) struct OptionArgs {
         value_parser = FalseyValueParser::new()
     )]
     no_relay: bool,
+
+    /// Connect a peer only when there is traffic for it, and let it go when there was none for a
+    /// while, if it does the same
+    #[arg(
+        long,
+        env = "QANAH_LAZY",
+        hide_env_values = true,
+        value_parser = FalseyValueParser::new()
+    )]
+    lazy: bool,
+
+    /// With --lazy: how long a connection without traffic is kept
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "QANAH_IDLE_TIMEOUT",
+        hide_env_values = true,
+        value_parser = clap::value_parser!(u32).range(1..=86400)
+    )]
+    idle_timeout: Option<u32>,
 }
 
 /// The identifiers of the options, to see where their values come from.
-const IDS: [&str; 6] =
-    ["stun", "turn_url", "turn_username", "turn_credential", "signal_server", "no_relay"];
+const IDS: [&str; 8] = [
+    "stun",
+    "turn_url",
+    "turn_username",
+    "turn_credential",
+    "signal_server",
+    "no_relay",
+    "lazy",
+    "idle_timeout",
+];
 
 impl OptionArgs {
     /// Settles what came from the environment and gives the variables that were left out.
@@ -61,11 +89,13 @@ impl OptionArgs {
                 "signal_server" => settle_list(&mut self.signal_server, root),
                 "turn_username" => settle_text(&mut self.turn_username, root),
                 "turn_credential" => settle_text(&mut self.turn_credential, root),
-                _ => {
-                    let set = self.no_relay;
-                    self.no_relay &= root;
+                "idle_timeout" => {
+                    let set = self.idle_timeout.is_some();
+                    self.idle_timeout.take_if(|_| !root);
                     set
                 }
+                "lazy" => settle_flag(&mut self.lazy, root),
+                _ => settle_flag(&mut self.no_relay, root),
             };
             if set && !root {
                 ignored.push(format!("QANAH_{}", id.to_uppercase()));
@@ -86,6 +116,8 @@ impl OptionArgs {
             turn_credential: self.turn_credential.unwrap_or_default(),
             signal_server: self.signal_server,
             no_relay: self.no_relay.then_some(true),
+            lazy: self.lazy.then_some(true),
+            idle_timeout_seconds: self.idle_timeout,
         })
     }
 }
@@ -100,6 +132,12 @@ fn settle_list(list: &mut Vec<String>, keep: bool) -> bool {
         .collect();
     let set = !parts.is_empty();
     *list = if keep { parts } else { Vec::new() };
+    set
+}
+
+fn settle_flag(flag: &mut bool, keep: bool) -> bool {
+    let set = *flag;
+    *flag &= keep;
     set
 }
 

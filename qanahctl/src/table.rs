@@ -27,6 +27,9 @@ pub(crate) fn tunnel(tunnel: &Tunnel, style: Style) -> String {
     let mut out = paint_first_line(&wrap(&title, &facts.join(", ")), width(&title), style);
     out += &wrap("  public key  ", &escape(&tunnel.public_key));
     out += &signaling(tunnel);
+    if let Some(relaying) = relaying(tunnel) {
+        out += &wrap("  relaying    ", &relaying);
+    }
     if let Some(drops) = drops(&tunnel.drops) {
         out += &wrap("  dropped     ", &drops);
     }
@@ -56,6 +59,25 @@ fn broker_line(broker: &Broker) -> String {
         (false, "") => format!("{label} not connected yet, trying for {since}"),
         (false, error) => format!("{label} not connected for {since}: {}", escape(error)),
     }
+}
+
+/// What is carried for others, if anything ever was, and how much of it may wait.
+fn relaying(tunnel: &Tunnel) -> Option<String> {
+    let Some(relaying) = &tunnel.relaying else {
+        return Some("off".to_owned());
+    };
+    let pairs = relaying.pairs.iter().map(|pair| {
+        let (from, to) = (escape(&pair.from), escape(&pair.to));
+        let dropped = match pair.dropped {
+            0 => String::new(),
+            dropped => format!(" ({})", keep(&format!("{dropped} dropped"))),
+        };
+        format!("{from} to {to} {}{dropped}", keep(&bytes(pair.bytes)))
+    });
+    let pairs: Vec<String> = pairs.collect();
+    let [pair, all] = [relaying.limit_per_pair, relaying.limit_in_all].map(|it| keep(&bytes(it)));
+    (!pairs.is_empty())
+        .then(|| format!("{}; at most {pair} a pair and {all} in all wait", pairs.join(", ")))
 }
 
 fn peers(peers: &[Peer], style: Style) -> String {
@@ -177,6 +199,7 @@ pub(crate) fn state_name(state: PeerState) -> &'static str {
     match state {
         PeerState::Unspecified => "unknown",
         PeerState::Disabled => "disabled",
+        PeerState::Idle => "idle",
         PeerState::WaitingForSignaling => "waiting for signaling",
         PeerState::Connecting => "connecting",
         PeerState::Connected => "connected",
@@ -272,7 +295,7 @@ fn paint_state(text: &str, peer: &Peer, first: usize, style: Style) -> String {
     let state = state_name(peer.state());
     let code = match peer.state() {
         PeerState::Connected => "32",
-        PeerState::Disabled | PeerState::Unspecified => "2",
+        PeerState::Disabled | PeerState::Idle | PeerState::Unspecified => "2",
         _ => "33",
     };
     let name = pad(&cut(&name(peer), first), first);

@@ -1,7 +1,7 @@
 use qanah_proto::v1;
 
 use super::*;
-use crate::testing::{broker, candidate, connected, tunnel, unconnected};
+use crate::testing::{broker, candidate, carried, connected, relaying, tunnel, unconnected};
 use crate::text::is_unsafe;
 
 /// What stands in the file below must be what is printed, and fit.
@@ -73,6 +73,39 @@ tunnel peer1  up 3 min, MTU 1400, 10.0.0.1/24, fd00::1/64
          dropped 3 replayed, 1 spoofed source
 ",
     );
+}
+
+#[test]
+fn what_is_carried_for_others() {
+    let mut status = tunnel("peer2");
+    status.relaying = Some(relaying(vec![
+        carried("peer1", "peer3", 1_300_000, 0),
+        carried("peer3", "peer1", 900_000, 12),
+    ]));
+    let lines = |status: &Tunnel| {
+        let text = super::tunnel(status, Style::Plain);
+        assert!(text.lines().all(|line| width(line) <= WIDTH), "\n{text}");
+        let (_, rest) = text.split_once("  relaying ").unwrap();
+        rest.split_once("\n\n").unwrap().0.to_owned()
+    };
+    assert_eq!(
+        lines(&status),
+        "   peer1 to peer3 1.2 MiB, peer3 to peer1 878 KiB (12 dropped); at
+              most 256 KiB a pair and 512 KiB in all wait"
+    );
+    status.relaying = None;
+    assert_eq!(lines(&status), "   off");
+    status.relaying = Some(relaying(Vec::new()));
+    assert!(!super::tunnel(&status, Style::Plain).contains("relaying"), "nothing to say");
+}
+
+#[test]
+fn a_peer_that_waits_for_traffic() {
+    let mut status = tunnel("peer1");
+    status.peers =
+        vec![unconnected(PeerState::Idle, "connects when there is traffic for it", None)];
+    let text = super::tunnel(&status, Style::Plain);
+    assert!(text.contains("  peer3  idle: connects when there is traffic for it\n"), "{text}");
 }
 
 #[test]

@@ -220,7 +220,18 @@ pub(crate) fn tunnel(name: &str) -> Tunnel {
         signaling: Some(v1::Signaling { brokers: vec![broker(true, "")] }),
         peers: vec![connected()],
         drops: [("unknown_frame".into(), 0)].into(),
+        relaying: Some(relaying(Vec::new())),
     }
+}
+
+/// What a tunnel carries for others.
+pub(crate) fn relaying(pairs: Vec<v1::Carried>) -> v1::Relaying {
+    v1::Relaying { limit_per_pair: 262_144, limit_in_all: 524_288, pairs }
+}
+
+/// What was carried from one peer to another.
+pub(crate) fn carried(from: &str, to: &str, bytes: u64, dropped: u64) -> v1::Carried {
+    v1::Carried { from: from.into(), to: to.into(), frames: bytes / 1000, bytes, dropped }
 }
 
 /// A broker.

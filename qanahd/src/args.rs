@@ -87,6 +87,26 @@ pub(crate) struct ServerArgs {
         value_parser = FalseyValueParser::new()
     )]
     pub(crate) no_relay: bool,
+
+    /// Connect a peer only when there is traffic for it, and let it go when there was none for a
+    /// while, if it does the same
+    #[arg(
+        long,
+        env = "QANAH_LAZY",
+        hide_env_values = true,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub(crate) lazy: bool,
+
+    /// With --lazy: how long a connection without traffic is kept [default: 300]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "QANAH_IDLE_TIMEOUT",
+        hide_env_values = true,
+        value_parser = clap::value_parser!(u32).range(1..=86400)
+    )]
+    pub(crate) idle_timeout: Option<u32>,
 }
 
 /// How much is logged.

@@ -25,7 +25,7 @@ fn the_examples_of_the_manual() {
 
     let args = parse(
         "--config peer1.conf --stun stun:a:3478 --stun stun:b:19302 --turn-url turn:t:3478 \
-         --turn-username u --turn-credential p,q --signal-server mqtt.example.com:1883 --no-relay \
+         --turn-username u --turn-credential p,q --signal-server mqtt.example.com:1883 --no-relay --lazy --idle-timeout 60 \
          --signal-ca ca.pem --socket /tmp/x.sock --log-level debug --check",
     )
     .unwrap();
@@ -35,7 +35,8 @@ fn the_examples_of_the_manual() {
     assert_eq!(args.servers.signal_server, ["mqtt.example.com:1883"]);
     assert_eq!(args.servers.signal_ca, Some("ca.pem".into()));
     assert_eq!(args.socket, Some("/tmp/x.sock".into()));
-    assert!(args.servers.no_relay && args.check);
+    assert!(args.servers.no_relay && args.servers.lazy && args.check);
+    assert_eq!(args.servers.idle_timeout, Some(60));
     assert_eq!(args.log_level, LogLevel::Debug);
 }
 
@@ -48,6 +49,11 @@ fn usage_errors_say_what_to_do() {
     }
     assert!(usage_error("-c x.conf --log-level loud").contains("possible values"));
     assert!(usage_error("-c x.conf --frobnicate").contains("--frobnicate"));
+    for seconds in ["0", "86401", "soon"] {
+        assert!(
+            usage_error(&format!("--lazy --idle-timeout {seconds}")).contains("--idle-timeout")
+        );
+    }
 }
 
 #[test]
@@ -97,7 +103,8 @@ fn the_environment_stands_in_for_options() {
         // The command line wins over the environment.
         assert_eq!(args.servers.signal_server, ["broker:1883"]);
         assert_eq!(args.servers.signal_ca, None);
-        assert!(!args.servers.no_relay);
+        assert!(!args.servers.no_relay && args.servers.lazy);
+        assert_eq!(args.servers.idle_timeout, Some(60));
         let help = parse("--help").unwrap_err().to_string();
         assert!(!help.contains("se,cr et"));
         return;
@@ -112,6 +119,8 @@ fn the_environment_stands_in_for_options() {
         .env("QANAH_SIGNAL_SERVER", "ignored:1")
         .env("QANAH_SIGNAL_CA", "")
         .env("QANAH_NO_RELAY", "false")
+        .env("QANAH_LAZY", "yes")
+        .env("QANAH_IDLE_TIMEOUT", "60")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

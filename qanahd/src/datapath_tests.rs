@@ -14,18 +14,20 @@ use qanah_core::packet::Packet;
 use qanah_core::plan::plan;
 use qanah_core::router::{PeerId, Router};
 use qanah_core::seal::{CarrierKey, Opener, Openers, Sealer};
-use qanah_core::signal::SessionId;
+use qanah_core::signal::{Capabilities, SessionId};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
-use crate::downlink::{Downlink, Heard};
+use crate::downlink::{Downlink, Heard, Inbound};
+use crate::held::Held;
 use crate::pace::Pace;
 use crate::platform::netlink::{Applied, bring_up};
 use crate::platform::testing::{in_namespace, until};
-use crate::rtc::Channel;
+use crate::rtc::{Channel, ChannelSender};
+use crate::senders::{NewSession, Outlet, Senders};
 use crate::stats::{Drops, PeerStats, SessionStats};
 use crate::tunnel::{Address, Happening};
-use crate::uplink::{Senders, Uplink};
+use crate::uplink::Uplink;
 
 const PEER: PeerId = PeerId(2);
 const OTHER: PeerId = PeerId(3);
@@ -85,17 +87,20 @@ type Reports = mpsc::Receiver<(PeerId, SessionId, Happening)>;
 
 fn start_downlink(bench: &Bench, near: Channel, queue: usize) -> Reports {
     let (reports, heard) = mpsc::channel(queue);
-    let downlink = Downlink {
+    let inbound = Inbound {
         address: Address { peer: PEER, session: SESSION, reports },
         openers: Rc::new(RefCell::new(Openers::new(opener()))),
-        channel: near.receiver,
         router: bench.router.subscribe(),
         tun: Arc::clone(bench.applied.device()),
         stats: Rc::clone(&bench.stats),
         session: Rc::<SessionStats>::default(),
         confirmed: None,
+        relay: None,
         control: Pace::new(100),
+        signaling: Pace::new(100),
+        desk: None,
     };
+    let downlink = Downlink { inbound, channel: near.receiver };
     tokio::task::spawn_local(downlink.run());
     heard
 }
@@ -188,9 +193,21 @@ fn start_uplink(bench: &Bench, senders: &Rc<RefCell<Senders>>) -> Rc<Drops> {
         drops: Rc::clone(&drops),
         mtu: Rc::new(Cell::new(1400)),
         icmp: Pace::new(10),
+        desk: None,
+        held: Rc::new(RefCell::new(Held::new(false))),
+        wanted: mpsc::channel(1).0,
     };
     tokio::task::spawn_local(uplink.run());
     drops
+}
+
+fn outgoing(channel: &ChannelSender) -> NewSession {
+    NewSession {
+        sealer: sealer(),
+        outlet: Outlet::Channel(channel.clone()),
+        capabilities: Capabilities::default(),
+        stats: Rc::default(),
+    }
 }
 
 #[test]
@@ -199,7 +216,7 @@ fn packets_are_sealed_for_their_peer_and_a_stuck_peer_costs_only_its_own() {
         let Bench { applied, router, stats, mut far, near } = bench(2).await;
         let bench = Bench { applied, router, stats, far: Channel::pipe(1).0, near };
         let senders = Rc::<RefCell<Senders>>::default();
-        senders.borrow_mut().install((PEER, SESSION), sealer(), bench.near.sender.clone());
+        senders.borrow_mut().install((PEER, SESSION), outgoing(&bench.near.sender));
         let _drops = start_uplink(&bench, &senders);
         let socket = UdpSocket::bind("10.9.0.1:0").await.unwrap();
         socket.connect("10.9.0.2:9").await.unwrap();
@@ -212,7 +229,7 @@ fn packets_are_sealed_for_their_peer_and_a_stuck_peer_costs_only_its_own() {
         assert_eq!(refused.raw_os_error(), Some(nix::libc::EHOSTUNREACH));
         assert_eq!(bench.stats.drops.report(), [("not_connected", 1)].into());
 
-        senders.borrow_mut().activate((PEER, SESSION));
+        senders.borrow_mut().choose(PEER, Some(SESSION));
         for text in ["one", "two", "three", "four"] {
             socket.send(text.as_bytes()).await.unwrap();
         }

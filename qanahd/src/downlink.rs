@@ -1,21 +1,27 @@
 //! From a peer to the kernel: channel -> open -> source check -> TUN.
 //!
 //! One task a session. It opens with the session's openers; the tunnel's actor adds newer keys and
-//! takes old ones away between frames, on the same thread: a cell, not a lock.
+//! takes old ones away between frames, on the same thread: a cell, not a lock. Frames of sessions that go by a
+//! relay come out of those of the relay ([`crate::relay`]) and take the same way from there.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use qanah_core::frame::{Control, FrameType, packets};
-use qanah_core::router::Router;
+use bytes::BytesMut;
+use qanah_core::frame::{
+    Control, FrameHeader, FrameType, HEADER_LEN, Hop, TAG_LEN, packets, reach,
+};
+use qanah_core::router::{PeerId, Router};
 use qanah_core::seal::{OpenError, Openers};
 use qanah_core::session::RekeyMessage;
+use qanah_core::signal::PeerName;
 use tokio::sync::watch;
 
 use crate::pace::Pace;
 use crate::platform::tun::TunDevice;
+use crate::relay::RelayDesk;
 use crate::rtc::ChannelReceiver;
 use crate::stats::{Drop, PeerStats, SessionStats};
 use crate::tunnel::{Address, Happening};
@@ -29,16 +35,43 @@ pub(crate) enum Heard {
     Rekey(RekeyMessage),
     /// A control message for the session machine.
     Control(Control<'static>),
+    /// Frames of the session, which goes by relays, come by this one.
+    By(PeerId),
+    /// A control message about other peers.
+    Mesh(MeshMessage),
     /// The channel has ended.
     Ended,
 }
 
-/// All that one session needs to receive.
+/// What peers say to each other about others.
+#[derive(Debug)]
+pub(crate) enum MeshMessage {
+    /// Signaling that is to be passed on, or was.
+    Signaling {
+        /// Which of the two.
+        hop: Hop,
+        /// Destination or source.
+        name: PeerName,
+        /// What would lie in an inbox.
+        envelope: Vec<u8>,
+    },
+    /// Whom of these do you reach?
+    ReachQuery(u32, Vec<PeerName>),
+    /// These.
+    ReachAnswer(u32, Vec<reach::Reached>),
+}
+
+/// All that one direct session needs to receive.
 pub(crate) struct Downlink {
+    pub(crate) inbound: Inbound,
+    pub(crate) channel: ChannelReceiver,
+}
+
+/// What is done with the frames of one session.
+pub(crate) struct Inbound {
     /// Which session this is, and whom to tell.
     pub(crate) address: Address,
     pub(crate) openers: Rc<RefCell<Openers>>,
-    pub(crate) channel: ChannelReceiver,
     /// Replaced as a whole when the configuration changes.
     pub(crate) router: watch::Receiver<Arc<Router>>,
     pub(crate) tun: Arc<TunDevice>,
@@ -46,8 +79,15 @@ pub(crate) struct Downlink {
     pub(crate) session: Rc<SessionStats>,
     /// The newest keys of which the tunnel knows that a frame was opened under them.
     pub(crate) confirmed: Option<u32>,
+    /// The relay by which frames come, as far as the tunnel knows.
+    pub(crate) relay: Option<PeerId>,
     /// Bounds control messages; see [`CONTROL_PER_SECOND`].
     pub(crate) control: Pace,
+    /// Bounds signaling for others; see [`SIGNALING_PER_SECOND`].
+    pub(crate) signaling: Pace,
+    /// What passes through us. Absent where relaying is off, and in sessions that go by a relay themselves: one
+    /// hop is all there is.
+    pub(crate) desk: Option<Rc<RelayDesk>>,
 }
 
 /// Frames that are received before others on this thread have their turn.
@@ -55,31 +95,84 @@ const TURN: u32 = 64;
 
 /// Most control messages a second that a session hands on. An honest peer sends a few.
 pub(crate) const CONTROL_PER_SECOND: u32 = 10;
+/// Most messages of signaling for others a second, from one peer: some ten make a session.
+pub(crate) const SIGNALING_PER_SECOND: u32 = 50;
 
 impl Downlink {
     /// Receives until the channel ends.
     pub(crate) async fn run(mut self) {
         let mut in_turn = 0_u32;
-        while let Some(mut frame) = self.channel.recv().await {
-            self.receive(&mut frame);
+        while let Some(frame) = self.channel.recv().await {
+            self.inbound.receive(frame);
             in_turn += 1;
             if in_turn == TURN {
                 in_turn = 0;
                 tokio::task::yield_now().await;
             }
         }
-        self.address.tell(Happening::Heard(Heard::Ended)).await;
+        self.inbound.address.tell(Happening::Heard(Heard::Ended)).await;
+    }
+}
+
+impl Inbound {
+    /// Takes a frame from the session's own channel.
+    fn receive(&mut self, mut frame: BytesMut) {
+        let Some(kind) = self.open(&mut frame) else {
+            return;
+        };
+        let peer = self.address.peer;
+        match (kind, &self.desk) {
+            (FrameType::Packets, _) => self.deliver(plaintext(&frame)),
+            (FrameType::Control, _) => self.control(plaintext(&frame)),
+            (FrameType::Relay, Some(desk)) => desk.take(peer, frame, &self.stats.drops),
+            (FrameType::Transit, Some(desk)) => {
+                desk.route(self, plaintext(&frame));
+            }
+            (FrameType::Routed, Some(desk)) => desk.deliver_routed(self, plaintext(&frame)),
+            (FrameType::Relay | FrameType::Transit | FrameType::Routed, None) => {
+                self.stats.drops.count(Drop::RelayRefused);
+            }
+            (FrameType::Segments, _) => self.stats.drops.count(Drop::UnknownType),
+        }
     }
 
-    fn receive(&mut self, frame: &mut [u8]) {
+    /// Whether a frame is for keys of this session.
+    pub(crate) fn expects(&self, frame: &[u8]) -> bool {
+        FrameHeader::parse(frame).is_ok_and(|header| self.openers.borrow().has(header.index))
+    }
+
+    /// Takes a frame that came by a relay.
+    pub(crate) fn receive_relayed(&mut self, relay: PeerId, frame: &mut [u8]) {
+        let Some(kind) = self.open(frame) else {
+            return;
+        };
+        // Told again with the next frame if there was no room for it.
+        if self.relay != Some(relay) && self.address.try_tell(Happening::Heard(Heard::By(relay))) {
+            self.relay = Some(relay);
+        }
+        match kind {
+            FrameType::Packets => self.deliver(plaintext(frame)),
+            FrameType::Control => self.control(plaintext(frame)),
+            FrameType::Segments => self.stats.drops.count(Drop::UnknownType),
+            FrameType::Relay | FrameType::Transit | FrameType::Routed => {
+                self.stats.drops.count(Drop::RelayRefused);
+            }
+        }
+    }
+
+    /// Opens a frame where it lies and says what is in it.
+    fn open(&mut self, frame: &mut [u8]) -> Option<FrameType> {
         let mut openers = self.openers.borrow_mut();
-        let (opened, index) = match openers.open(frame) {
-            Ok(opened) => opened,
-            Err(error) => return self.stats.drops.count(cause(&error)),
+        let (kind, index) = match openers.open(frame) {
+            Ok((opened, index)) => (opened.kind, index),
+            Err(error) => {
+                self.stats.drops.count(cause(&error));
+                return None;
+            }
         };
         let is_newest = openers.newest() == Some(index);
         drop(openers);
-        self.session.last_opened.set(Some(Instant::now()));
+        self.session.opened.set(Some(Instant::now()));
         // Told again with the next frame if there was no room for it.
         if is_newest
             && self.confirmed != Some(index)
@@ -87,49 +180,86 @@ impl Downlink {
         {
             self.confirmed = Some(index);
         }
-        let (kind, plaintext) = (opened.kind, opened.plaintext);
         match kind {
-            Ok(FrameType::Packets) => self.deliver(plaintext),
-            Ok(FrameType::Control) => self.control(plaintext),
-            _ => self.stats.drops.count(Drop::UnknownType),
+            Ok(kind) => Some(kind),
+            Err(_) => {
+                self.stats.drops.count(Drop::UnknownType);
+                None
+            }
         }
     }
 
     /// Checks every packet of a frame against the peer's allowed IPs and gives it to the kernel.
     fn deliver(&self, plaintext: &[u8]) {
+        self.session.received.set(self.session.opened.get());
         let router = self.router.borrow();
         for packet in packets(plaintext) {
             let Ok(packet) = packet else {
                 return self.stats.drops.count(Drop::BadPacket);
             };
-            if !router.owns(self.address.peer, packet.src()) {
-                self.stats.drops.count(Drop::SpoofedSource);
-            } else if self.tun.try_send(packet.as_bytes()).is_err() {
-                self.stats.drops.count(Drop::Interface);
+            if router.owns(self.address.peer, packet.src()) {
+                self.hand_over(packet.as_bytes());
             } else {
-                self.stats.received.count(packet.as_bytes().len());
+                self.stats.drops.count(Drop::SpoofedSource);
             }
         }
     }
 
+    /// Gives one packet to the kernel.
+    pub(crate) fn hand_over(&self, packet: &[u8]) {
+        if self.tun.try_send(packet).is_err() {
+            self.stats.drops.count(Drop::Interface);
+        } else {
+            self.stats.received.count(packet.len());
+        }
+    }
+
     fn control(&mut self, plaintext: &[u8]) {
-        let heard = match Control::parse(plaintext) {
-            Ok(Control::Confirm) => Heard::Control(Control::Confirm),
-            Ok(Control::Ping(value)) => Heard::Control(Control::Ping(value)),
-            Ok(Control::Pong(value)) => Heard::Control(Control::Pong(value)),
-            Ok(Control::PathProbe { size }) => Heard::Control(Control::PathProbe { size }),
-            Ok(Control::Close) => Heard::Control(Control::Close),
-            Ok(other) => match RekeyMessage::from_control(&other) {
-                Some(message) => Heard::Rekey(message),
-                None => return self.stats.drops.count(Drop::UnknownType),
-            },
-            Err(_) => return self.stats.drops.count(Drop::UnknownType),
+        let Ok(control) = Control::parse(plaintext) else {
+            return self.stats.drops.count(Drop::UnknownType);
         };
-        let heard = Happening::Heard(heard);
-        if !self.control.allows(Instant::now()) || !self.address.try_tell(heard) {
+        let heard = match control {
+            Control::Confirm => Heard::Control(Control::Confirm),
+            Control::Ping(value) => Heard::Control(Control::Ping(value)),
+            Control::Pong(value) => Heard::Control(Control::Pong(value)),
+            Control::PathProbe { size } => Heard::Control(Control::PathProbe { size }),
+            Control::Close => Heard::Control(Control::Close),
+            Control::RekeyInit { .. } | Control::RekeyResponse { .. } => {
+                match RekeyMessage::from_control(&control) {
+                    Some(message) => Heard::Rekey(message),
+                    None => return,
+                }
+            }
+            Control::ProbeAnswer { .. } => return self.stats.drops.count(Drop::UnknownType),
+            Control::Signaling { .. }
+            | Control::ReachQuery { .. }
+            | Control::ReachAnswer { .. }
+                if self.desk.is_none() =>
+            {
+                return self.stats.drops.count(Drop::RelayRefused);
+            }
+            Control::Signaling { hop, name, envelope } => {
+                let envelope = envelope.to_vec();
+                Heard::Mesh(MeshMessage::Signaling { hop, name, envelope })
+            }
+            Control::ReachQuery { id, names } => {
+                Heard::Mesh(MeshMessage::ReachQuery(id, reach::names(names).collect()))
+            }
+            Control::ReachAnswer { id, entries } => {
+                Heard::Mesh(MeshMessage::ReachAnswer(id, reach::entries(entries).collect()))
+            }
+        };
+        let is_signaling = matches!(heard, Heard::Mesh(MeshMessage::Signaling { .. }));
+        let pace = if is_signaling { &mut self.signaling } else { &mut self.control };
+        if !pace.allows(Instant::now()) || !self.address.try_tell(Happening::Heard(heard)) {
             self.stats.drops.count(Drop::Busy);
         }
     }
+}
+
+/// The plaintext of a frame that was opened where it lies.
+fn plaintext(frame: &[u8]) -> &[u8] {
+    frame.get(HEADER_LEN..frame.len().saturating_sub(TAG_LEN)).unwrap_or_default()
 }
 
 const fn cause(error: &OpenError) -> Drop {

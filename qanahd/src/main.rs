@@ -8,13 +8,17 @@ mod daemon;
 mod datapath_tests;
 mod downlink;
 mod exit;
+mod held;
 mod logging;
 mod mqtt;
 mod pace;
 mod platform;
+mod relay;
 mod rtc;
+mod senders;
 mod servers;
 mod stats;
+mod transit;
 mod tunnel;
 mod uplink;
 
@@ -57,9 +61,13 @@ fn check(args: &Args) -> Result<(), Failure> {
     })?;
     file.refuse().exit_with(Exit::BadConfig)?;
     // Some public keys are found out only by computing with them.
-    tunnel::Prepared::new(file.name.clone(), file.parsed.config.clone())
-        .with_context(|| file.label().to_owned())
-        .exit_with(Exit::BadConfig)?;
+    tunnel::Prepared::new(
+        file.name.clone(),
+        file.parsed.config.clone(),
+        tunnel::Behaviour::default(),
+    )
+    .with_context(|| file.label().to_owned())
+    .exit_with(Exit::BadConfig)?;
     Ok(())
 }
 
@@ -75,9 +83,6 @@ fn run(args: &Args) -> Result<(), Failure> {
     if let Some(file) = &only {
         file.warn();
         file.refuse().exit_with(Exit::BadConfig)?;
-    }
-    if args.servers.no_relay {
-        tracing::debug!("relaying is not built yet, so --no-relay changes nothing");
     }
     platform::privileges::check().exit_with(Exit::Denied)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,5 +1,7 @@
 //! The servers that a tunnel uses, from the command line to what the parts that use them want.
 
+use std::time::Duration;
+
 use qanah_core::servers::{
     BrokerScheme, BrokerUrl, DEFAULT_BROKER, DEFAULT_STUN, Host, ServerError, SignalServer,
     StunUrl, TurnUrl, Unsupported,
@@ -7,7 +9,11 @@ use qanah_core::servers::{
 
 use crate::args::ServerArgs;
 use crate::mqtt::{BrokerAddress, Scheme};
+use crate::tunnel::Behaviour;
 use crate::{mqtt, rtc};
+
+/// How long a lazy tunnel keeps connections that carry nothing.
+const IDLE: Duration = Duration::from_secs(300);
 
 /// Why an option that names a server cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,8 @@ fn quoted(value: &Option<String>) -> String {
 /// The servers of a tunnel, checked.
 pub(crate) struct Servers {
     pub(crate) mqtt: mqtt::Settings,
+    /// Whether to relay, and to wait for traffic.
+    pub(crate) behaviour: Behaviour,
     stun: Vec<String>,
     turn: Vec<rtc::TurnServer>,
 }
@@ -64,6 +72,12 @@ impl Servers {
         let turn = turn.collect::<Result<_, ServersError>>()?;
         Ok(Self {
             mqtt: mqtt::Settings { brokers: brokers(args)?, ca_file: args.signal_ca.clone() },
+            behaviour: Behaviour {
+                relay: !args.no_relay,
+                lazy: args
+                    .lazy
+                    .then(|| args.idle_timeout.map_or(IDLE, |it| Duration::from_secs(it.into()))),
+            },
             stun: stun.iter().map(|url| format!("stun:{}:{}", url.host(), url.port())).collect(),
             turn,
         })

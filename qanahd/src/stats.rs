@@ -29,6 +29,11 @@ pub(crate) enum Drop {
     SpoofedSource,
     /// In: the kernel did not take it.
     Interface,
+    /// To be passed on, or passed on to us, against a rule: from or to somebody unknown, back to where it came
+    /// from, through two relays, or where relaying is off.
+    RelayRefused,
+    /// To be passed on, but too much waits already.
+    RelayFull,
     /// Signaling: did not authenticate.
     SignalForged,
     /// Signaling: stale, repeated, or out of place.
@@ -40,7 +45,7 @@ pub(crate) enum Drop {
 }
 
 /// All causes, in the order of their declaration.
-const CAUSES: [(Drop, &str); 15] = [
+const CAUSES: [(Drop, &str); 17] = [
     (Drop::NoRoute, "no_route"),
     (Drop::NotConnected, "not_connected"),
     (Drop::QueueFull, "queue_full"),
@@ -52,6 +57,8 @@ const CAUSES: [(Drop, &str); 15] = [
     (Drop::BadPacket, "bad_packet"),
     (Drop::SpoofedSource, "spoofed_source"),
     (Drop::Interface, "interface"),
+    (Drop::RelayRefused, "relay_refused"),
+    (Drop::RelayFull, "relay_full"),
     (Drop::SignalForged, "signal_forged"),
     (Drop::SignalRefused, "signal_refused"),
     (Drop::SignalMalformed, "signal_malformed"),
@@ -98,10 +105,15 @@ pub(crate) struct PeerStats {
     pub(crate) drops: Drops,
 }
 
-/// When the frames of one session came.
+/// When the frames of one session came and went.
 #[derive(Debug, Default)]
 pub(crate) struct SessionStats {
-    pub(crate) last_opened: Cell<Option<Instant>>,
+    /// Any frame that was opened.
+    pub(crate) opened: Cell<Option<Instant>>,
+    /// A frame of packets that was sent.
+    pub(crate) sent: Cell<Option<Instant>>,
+    /// A frame of packets that was opened.
+    pub(crate) received: Cell<Option<Instant>>,
 }
 
 #[cfg(test)]

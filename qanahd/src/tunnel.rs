@@ -10,23 +10,27 @@ mod changes;
 mod connector;
 mod life;
 mod members;
+mod mesh;
 mod network;
 pub(crate) mod pairing;
 mod peer;
 mod reload;
 mod report;
 mod seen;
+mod session;
 mod shared;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qanah_core::config::{Config, TunnelName};
+use qanah_core::frame::{MAX_PACKETS, OVERHEAD, RELAY_OVERHEAD};
 use qanah_core::key::{PublicKey, SecretKey};
+use qanah_core::mesh::{PathSettings, Paths};
 use qanah_core::plan::{PlanError, Step, plan};
 use qanah_core::router::PeerId;
 use qanah_core::session::limits::REKEY_AFTER_FRAMES;
-use qanah_core::session::{Machine, Settings};
+use qanah_core::session::{Machine, SessionKind, Settings};
 use qanah_core::signal::{Capabilities, KeyAgreementError, PairKeys};
 use rand_core::OsRng;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -124,6 +128,16 @@ pub(crate) struct Prepared {
     config: Config,
     public_key: PublicKey,
     peers: Vec<Seed>,
+    behaviour: Behaviour,
+}
+
+/// What a tunnel does beside connecting everybody to everybody. It stays for as long as the tunnel is up.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Behaviour {
+    /// It passes on for others what they cannot send directly, and uses others for that.
+    pub(crate) relay: bool,
+    /// Peers are connected when there is traffic for them, and let go when there was none for so long.
+    pub(crate) lazy: Option<Duration>,
 }
 
 impl Prepared {
@@ -131,17 +145,21 @@ impl Prepared {
     ///
     /// # Errors
     /// [`TunnelError::Key`], for a public key that no private key belongs to.
-    pub(crate) fn new(name: TunnelName, config: Config) -> Result<Self, TunnelError> {
+    pub(crate) fn new(
+        name: TunnelName,
+        config: Config,
+        behaviour: Behaviour,
+    ) -> Result<Self, TunnelError> {
         let me = Arc::new(config.interface.private_key.clone());
         let peers = config.peers.iter().zip(0..);
-        let peers = peers.map(|(peer, id)| prepare_peer(&me, PeerId(id), peer));
+        let peers = peers.map(|(peer, id)| prepare_peer(&me, PeerId(id), peer, behaviour));
         let peers = peers.collect::<Result<_, _>>()?;
-        Ok(Self { name, public_key: me.public_key(), config, peers })
+        Ok(Self { name, public_key: me.public_key(), config, peers, behaviour })
     }
 
     /// What to compare the next configuration with.
     pub(crate) fn outline(&self) -> Outline {
-        Outline::new(self.public_key, &self.config, &self.peers)
+        Outline::new(self.public_key, &self.config, &self.peers, self.behaviour)
     }
 }
 
@@ -157,39 +175,52 @@ fn prepare_peer(
     me: &Arc<SecretKey>,
     id: PeerId,
     config: &qanah_core::config::Peer,
+    behaviour: Behaviour,
 ) -> Result<Seed, TunnelError> {
     let psk = config.preshared_key.clone().unwrap_or_default();
     let keys = PairKeys::derive(me, &config.public_key, &psk)
         .map_err(|error| TunnelError::Key { line: config.line, error })?;
-    let settings = Settings {
-        me: Arc::clone(me),
-        peer: config.public_key,
-        psk,
-        capabilities: CAPABILITIES,
-        rekey_after_frames: REKEY_AFTER_FRAMES,
+    let machine = |kind| {
+        let settings = Settings {
+            kind,
+            me: Arc::clone(me),
+            peer: config.public_key,
+            psk: psk.clone(),
+            capabilities: capabilities(kind, behaviour),
+            rekey_after_frames: REKEY_AFTER_FRAMES,
+        };
+        Machine::new(settings, OsRng)
     };
-    let machine = Machine::new(settings, OsRng);
-    Ok(Seed { id, public_key: config.public_key, label: config.display_name(), keys, machine })
+    let paths = Paths::new(
+        machine(SessionKind::Direct),
+        machine(SessionKind::Relayed),
+        PathSettings { relay: behaviour.relay, lazy: behaviour.lazy },
+        Instant::now(),
+    );
+    Ok(Seed { id, public_key: config.public_key, label: config.display_name(), keys, paths })
 }
 
-/// What this version opens: as many packets in a frame as there are, in a frame as large as a
-/// data channel message of ours.
-const CAPABILITIES: Capabilities = Capabilities {
-    max_frame: 65_567,
-    max_packets: 128,
-    tcp_segments: false,
-    udp_segments: false,
-    datagrams: false,
-    relay: false,
-    rekey: true,
-    mesh_signaling: false,
-};
-
-const _: () = {
-    use qanah_core::frame::{MAX_PACKETS, OVERHEAD};
-    assert!(CAPABILITIES.max_frame as usize == u16::MAX as usize + OVERHEAD);
-    assert!(CAPABILITIES.max_packets as usize == MAX_PACKETS);
-};
+/// What this version opens: as many packets in a frame as there are, in a frame as large as the largest
+/// packet, and by a direct session also such a frame in a relay's cover.
+fn capabilities(kind: SessionKind, behaviour: Behaviour) -> Capabilities {
+    let cover = match kind {
+        SessionKind::Direct => RELAY_OVERHEAD,
+        SessionKind::Relayed => 0,
+    };
+    let max_frame = usize::from(u16::MAX) + OVERHEAD + cover;
+    Capabilities {
+        max_frame: u32::try_from(max_frame).unwrap_or(u32::MAX),
+        max_packets: u16::try_from(MAX_PACKETS).unwrap_or(u16::MAX),
+        tcp_segments: false,
+        udp_segments: false,
+        datagrams: false,
+        // No relay passes on for another relay.
+        relay: behaviour.relay && kind == SessionKind::Direct,
+        rekey: true,
+        mesh_signaling: behaviour.relay && kind == SessionKind::Direct,
+        lazy: behaviour.lazy.is_some(),
+    }
+}
 
 /// How a tunnel ended.
 #[derive(Debug)]
@@ -249,7 +280,8 @@ impl Tunnel {
             ready,
         };
         let Setup { rtc, signaling, changes, .. } = setup;
-        let start = actor::Start { prepared, steps, rtc, signaling, queue, changes };
+        let behaviour = prepared.behaviour;
+        let start = actor::Start { prepared, steps, rtc, signaling, queue, changes, behaviour };
         std::thread::Builder::new()
             .name("tunnel".to_owned())
             .spawn(move || {

@@ -7,16 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use qanah_core::frame::{Control, FrameBuf, FrameType};
+use qanah_core::frame::FrameBuf;
 use qanah_core::packet::{IcmpError, Packet, icmp_error};
 use qanah_core::router::{PeerId, Router};
-use qanah_core::seal::Sealer;
-use qanah_core::signal::SessionId;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use crate::held::Held;
 use crate::pace::Pace;
 use crate::platform::tun::TunDevice;
-use crate::rtc::{ChannelSender, SendError};
+use crate::relay::RelayDesk;
+use crate::senders::Senders;
 use crate::stats::{Drop, Drops, PeerStats};
 
 /// Most ICMP errors a second: as many as anybody needs to see, too few to be a load.
@@ -24,114 +24,6 @@ pub(crate) const ICMP_PER_SECOND: u32 = 100;
 
 /// Packets that are sent before others on this thread have their turn.
 const TURN: u32 = 64;
-
-/// The sending half of a session.
-struct Outgoing {
-    sealer: Sealer,
-    /// A sealer of newer keys, by their local index, that is not to be used yet.
-    next: Option<(u32, Sealer)>,
-    channel: ChannelSender,
-}
-
-/// The sealers of all sessions, and which of them takes packets to which peer.
-///
-/// The tunnel's actor changes it between packets, on the same thread: a cell, not a lock, and
-/// nothing that could fill up.
-#[derive(Default)]
-pub(crate) struct Senders {
-    /// By peer as well: the offerer chooses the id, and one peer's must not touch another's.
-    sessions: HashMap<(PeerId, SessionId), Outgoing>,
-    active: HashMap<PeerId, SessionId>,
-}
-
-impl Senders {
-    /// Adds a session. It sends control frames; packets only once it is active.
-    pub(crate) fn install(
-        &mut self,
-        (peer, id): (PeerId, SessionId),
-        sealer: Sealer,
-        channel: ChannelSender,
-    ) {
-        self.sessions.insert((peer, id), Outgoing { sealer, next: None, channel });
-    }
-
-    /// Adds the sealer of newer keys. [`Senders::change_keys`] puts it to use.
-    pub(crate) fn install_keys(&mut self, id: (PeerId, SessionId), index: u32, sealer: Sealer) {
-        if let Some(outgoing) = self.sessions.get_mut(&id) {
-            outgoing.next = Some((index, sealer));
-        }
-    }
-
-    /// From the next frame on a session seals under these newer keys; those before are wiped.
-    pub(crate) fn change_keys(&mut self, id: (PeerId, SessionId), index: u32) {
-        if let Some(outgoing) = self.sessions.get_mut(&id)
-            && let Some((_, sealer)) = outgoing.next.take_if(|(next, _)| *next == index)
-        {
-            outgoing.sealer = sealer;
-        }
-    }
-
-    /// Forgets newer keys that were never put to use.
-    pub(crate) fn drop_keys(&mut self, id: (PeerId, SessionId), index: u32) {
-        if let Some(outgoing) = self.sessions.get_mut(&id) {
-            outgoing.next.take_if(|(next, _)| *next == index);
-        }
-    }
-
-    /// How many frames a session has sealed under the keys that it uses.
-    pub(crate) fn sealed(&self, id: (PeerId, SessionId)) -> u64 {
-        self.sessions.get(&id).map_or(0, |outgoing| outgoing.sealer.sealed())
-    }
-
-    /// Packets to the session's peer go by this session from now on.
-    pub(crate) fn activate(&mut self, id: (PeerId, SessionId)) {
-        if self.sessions.contains_key(&id) {
-            self.active.insert(id.0, id.1);
-        }
-    }
-
-    /// No session takes packets to this peer any more.
-    pub(crate) fn deactivate(&mut self, peer: PeerId) {
-        self.active.remove(&peer);
-    }
-
-    /// Forgets a session and its key.
-    pub(crate) fn remove(&mut self, id: (PeerId, SessionId)) {
-        self.sessions.remove(&id);
-        if self.active.get(&id.0) == Some(&id.1) {
-            self.active.remove(&id.0);
-        }
-    }
-
-    /// Seals and sends a control message, or says why it was dropped.
-    pub(crate) fn send_control(
-        &mut self,
-        id: (PeerId, SessionId),
-        message: &Control<'_>,
-    ) -> Result<(), Drop> {
-        let outgoing = self.sessions.get_mut(&id).ok_or(Drop::NotConnected)?;
-        let frame = message.to_frame_buf().map_err(|_| Drop::TooLarge)?;
-        outgoing.send(FrameType::Control, frame)
-    }
-
-    fn send_packet(&mut self, peer: PeerId, packet: FrameBuf) -> Result<(), Drop> {
-        let id = *self.active.get(&peer).ok_or(Drop::NotConnected)?;
-        let outgoing = self.sessions.get_mut(&(peer, id)).ok_or(Drop::NotConnected)?;
-        outgoing.send(FrameType::Packets, packet)
-    }
-}
-
-impl Outgoing {
-    fn send(&mut self, kind: FrameType, plaintext: FrameBuf) -> Result<(), Drop> {
-        // An exhausted key sends nothing; the session is replaced long before.
-        let frame = self.sealer.seal(kind, plaintext).map_err(|_| Drop::NotConnected)?;
-        self.channel.try_send(frame).map_err(|error| match error {
-            SendError::Closed => Drop::NotConnected,
-            SendError::Full => Drop::QueueFull,
-            SendError::TooLarge => Drop::TooLarge,
-        })
-    }
-}
 
 /// The counters of all peers; replaced when the configuration changes.
 pub(crate) type Counted = Rc<RefCell<HashMap<PeerId, Rc<PeerStats>>>>;
@@ -149,6 +41,12 @@ pub(crate) struct Uplink {
     pub(crate) mtu: Rc<Cell<usize>>,
     /// Bounds ICMP errors; see [`ICMP_PER_SECOND`].
     pub(crate) icmp: Pace,
+    /// Knows what may go by a relay; absent where relaying is off.
+    pub(crate) desk: Option<Rc<RelayDesk>>,
+    /// What waits for peers that are connected when there is traffic for them.
+    pub(crate) held: Rc<RefCell<Held>>,
+    /// Told of packets for peers that are not connected.
+    pub(crate) wanted: mpsc::Sender<PeerId>,
 }
 
 impl Uplink {
@@ -178,23 +76,53 @@ impl Uplink {
         };
         let len = packet.as_bytes().len();
         let Some(peer) = self.router.borrow().route(packet.dst()) else {
+            return self.without_peer(frame);
+        };
+        if !self.senders.borrow().is_chosen(peer) {
+            return self.without_session(peer, frame);
+        }
+        let sent = self.senders.borrow_mut().send_packets(peer, frame);
+        self.count(peer, len, sent);
+    }
+
+    /// A packet for nobody's addresses: a relay may know more.
+    fn without_peer(&mut self, frame: FrameBuf) {
+        let Ok(packet) = Packet::parse(frame.plaintext()) else {
+            return;
+        };
+        let len = packet.as_bytes().len();
+        let desk = self.desk.as_ref();
+        let is_neighbour = desk.is_some_and(|desk| desk.own.borrow().is_neighbour(packet.dst()));
+        let carrier = self.senders.borrow().transit().filter(|_| is_neighbour);
+        let Some(carrier) = carrier else {
             self.drops.count(Drop::NoRoute);
             return self.refuse(&packet);
         };
-        if !self.senders.borrow().active.contains_key(&peer) {
-            self.count(peer, Drop::NotConnected);
-            return self.refuse(&packet);
-        }
-        let sent = self.senders.borrow_mut().send_packet(peer, frame);
-        match (sent, self.peers.borrow().get(&peer)) {
-            (Ok(()), Some(stats)) => stats.sent.count(len),
-            (Err(cause), _) => self.count(peer, cause),
-            (Ok(()), None) => {}
+        let sent = self.senders.borrow_mut().send_transit(frame);
+        self.count(carrier, len, sent);
+    }
+
+    /// A packet for a peer that is not connected.
+    fn without_session(&mut self, peer: PeerId, frame: FrameBuf) {
+        // A full queue of wishes holds this one already, or is full of others that come first.
+        let _ = self.wanted.try_send(peer);
+        let Some(frame) = self.held.borrow_mut().hold(Instant::now(), peer, frame) else {
+            return;
+        };
+        self.count(peer, 0, Err(Drop::NotConnected));
+        if let Ok(packet) = Packet::parse(frame.plaintext()) {
+            self.refuse(&packet);
         }
     }
 
-    fn count(&self, peer: PeerId, cause: Drop) {
-        self.peers.borrow().get(&peer).map_or(&*self.drops, |stats| &stats.drops).count(cause);
+    fn count(&self, peer: PeerId, len: usize, sent: Result<(), Drop>) {
+        let peers = self.peers.borrow();
+        match (sent, peers.get(&peer)) {
+            (Ok(()), Some(stats)) => stats.sent.count(len),
+            (Err(cause), Some(stats)) => stats.drops.count(cause),
+            (Err(cause), None) => self.drops.count(cause),
+            (Ok(()), None) => {}
+        }
     }
 
     /// Tells the sender that the packet went nowhere, as WireGuard does.

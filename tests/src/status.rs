@@ -120,6 +120,23 @@ impl Peer<'_> {
         self.0.get("last_handshake_seconds").and_then(Value::as_u64)
     }
 
+    /// The peer by which it is reached, if a relay is used.
+    pub fn via(self) -> Option<String> {
+        let path =
+            self.0.get("path").filter(|path| path.get("kind").is_some_and(|k| k == "relay"))?;
+        path.get("via").and_then(Value::as_str).map(str::to_owned)
+    }
+
+    /// Whether packets go straight to it.
+    pub fn is_direct(self) -> bool {
+        self.0.get("path").and_then(|path| path.get("kind")).is_some_and(|kind| kind == "direct")
+    }
+
+    /// Round-trip time of the whole way, in microseconds.
+    pub fn rtt_micros(self) -> Option<u64> {
+        self.0.get("rtt_micros").and_then(Value::as_u64)
+    }
+
     /// The path in use, as text; empty without one.
     pub fn path(self) -> String {
         self.0.get("path").filter(|p| !p.is_null()).map(Value::to_string).unwrap_or_default()

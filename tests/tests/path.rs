@@ -75,7 +75,12 @@ fn a_wrong_turn_password_is_no_way_through() -> Result<()> {
 #[test]
 fn a_cut_path_is_seen_within_15_seconds_and_heals() -> Result<()> {
     in_lab(3, |lab| {
-        let mesh = Mesh::start(lab)?;
+        // The third would take over as a relay.
+        let mut mesh = Mesh::prepare(lab)?.options(Options::of(lab).and(&["--no-relay"]));
+        for n in 1..=3 {
+            mesh.up(lab, n)?;
+        }
+        mesh.connected(CONNECT)?;
         lab.node(1)?.cut_from(lab.node(2)?)?;
         for n in [1, 2] {
             let peer = format!("peer{}", 3 - n);

@@ -1,7 +1,7 @@
 //! `qanahctl status [NAME]`: the state of tunnels and their peers.
 //!
 //! Exit codes: 0 all peers are connected, 3 up but not all of them, 4 no daemon, no tunnel or no such
-//! tunnel, 5 denied. Peers that are disabled on purpose do not count.
+//! tunnel, 5 denied. Peers that are disabled on purpose, or idle (--lazy), do not count.
 //!
 //! # `--json`
 //!
@@ -28,8 +28,8 @@
 //!     name                    string or null
 //!     public_key              string, base64
 //!     allowed_ips[]           string, prefix
-//!     state                   "disabled", "waiting_for_signaling", "connecting", "connected",
-//!                             "recovering" or "unknown"
+//!     state                   "disabled", "idle", "waiting_for_signaling", "connecting",
+//!                             "connected", "recovering" or "unknown"
 //!     reason                  string or null, for people
 //!     next_try_seconds        number or null
 //!     path                    object or null
@@ -43,6 +43,10 @@
 //!     received, sent          object: packets, bytes (numbers; inner packets)
 //!     drops                   object: cause -> number
 //!   drops                     object: cause -> number, before a packet belonged to a peer
+//!   relaying                  object or null: what is carried between two other peers; null: --no-relay
+//!     limit_per_pair          number, bytes that may wait for one peer from one other
+//!     limit_in_all            number, bytes that may wait for one peer from all others
+//!     pairs[]                 from, to (names or short keys), frames, bytes, dropped
 //! errors[]                    what went wrong; also on standard error
 //!   exit                      number, the exit code that belongs to it
 //!   message                   string
@@ -90,7 +94,8 @@ pub(crate) async fn run(args: &Args, sockets: &Sockets, style: Style) -> Outcome
 
 /// The exit code that a tunnel calls for.
 pub(crate) fn exit_of(tunnel: &Tunnel) -> Exit {
-    let well = |state| matches!(state, PeerState::Connected | PeerState::Disabled);
+    let well =
+        |state| matches!(state, PeerState::Connected | PeerState::Disabled | PeerState::Idle);
     if tunnel.peers.iter().all(|peer| well(peer.state())) {
         Exit::Well
     } else {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use qanah_proto::v1::{
-    Broker, Candidate, CandidateKind, Path, PathKind, Peer, PeerState, Traffic, Tunnel,
+    Broker, Candidate, CandidateKind, Carried, Path, PathKind, Peer, PeerState, Relaying, Traffic,
+    Tunnel,
 };
 use serde_json::{Map, Value, json};
 
@@ -33,8 +34,8 @@ fn whole(found: &[Found], troubles: &[Trouble]) -> Value {
 }
 
 fn tunnel(found: &Found) -> Value {
-    let Tunnel { name, public_key, addresses, mtu, uptime_seconds, signaling, peers, drops } =
-        &found.tunnel;
+    let Tunnel { name, public_key, addresses, mtu, uptime_seconds, .. } = &found.tunnel;
+    let Tunnel { signaling, peers, drops, relaying, .. } = &found.tunnel;
     let brokers = signaling.as_ref().map(|s| s.brokers.as_slice()).unwrap_or_default();
     json!({
         "name": name,
@@ -47,6 +48,24 @@ fn tunnel(found: &Found) -> Value {
         "signaling": { "brokers": brokers.iter().map(broker).collect::<Vec<_>>() },
         "peers": peers.iter().map(peer).collect::<Vec<_>>(),
         "drops": counts(drops),
+        "relaying": relaying.as_ref().map(relaying_value),
+    })
+}
+
+fn relaying_value(relaying: &Relaying) -> Value {
+    let pair = |pair: &Carried| {
+        json!({
+            "from": pair.from,
+            "to": pair.to,
+            "frames": pair.frames,
+            "bytes": pair.bytes,
+            "dropped": pair.dropped,
+        })
+    };
+    json!({
+        "limit_per_pair": relaying.limit_per_pair,
+        "limit_in_all": relaying.limit_in_all,
+        "pairs": relaying.pairs.iter().map(pair).collect::<Vec<_>>(),
     })
 }
 
@@ -63,6 +82,7 @@ fn peer(peer: &Peer) -> Value {
     let state = match peer.state() {
         PeerState::Unspecified => "unknown",
         PeerState::Disabled => "disabled",
+        PeerState::Idle => "idle",
         PeerState::WaitingForSignaling => "waiting_for_signaling",
         PeerState::Connecting => "connecting",
         PeerState::Connected => "connected",

@@ -4,7 +4,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testing::{FakeDaemon, tunnel, unconnected};
+use crate::testing::{FakeDaemon, carried, relaying, tunnel, unconnected};
 
 async fn status(dir: &Path, name: Option<&str>) -> Outcome {
     let args = Args { name: name.map(Into::into), json: false };
@@ -100,6 +100,7 @@ async fn the_json_schema() {
     let dir = tempfile::tempdir().unwrap();
     let mut status = tunnel("peer1");
     status.peers.push(unconnected(PeerState::WaitingForSignaling, "nothing heard", Some(3)));
+    status.relaying = Some(relaying(vec![carried("peer2", "peer3", 5000, 2)]));
     let daemon = FakeDaemon::start(dir.path(), "peer1", vec![status]);
     drop(StdListener::bind(dir.path().join("x.sock")).unwrap());
     let got = as_json(dir.path()).await;
@@ -156,6 +157,17 @@ async fn the_json_schema() {
                 },
             ],
             "drops": { "unknown_frame": 0 },
+            "relaying": {
+                "limit_per_pair": 262_144,
+                "limit_in_all": 524_288,
+                "pairs": [{
+                    "from": "peer2",
+                    "to": "peer3",
+                    "frames": 5,
+                    "bytes": 5000,
+                    "dropped": 2,
+                }],
+            },
         }],
         "errors": [{
             "exit": 4,

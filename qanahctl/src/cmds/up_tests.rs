@@ -40,11 +40,27 @@ async fn a_file_is_sent_as_text_under_its_stem_and_with_options() {
     let daemon = FakeDaemon::start(dir.path(), "qanahd", vec![]);
     let file = dir.path().join("mine.conf");
     std::fs::write(&file, "[Interface]").unwrap();
-    let line = [file.to_str().unwrap(), "--stun", "stun:a", "--stun", "stun:b", "--no-relay"];
+    let line = [
+        file.to_str().unwrap(),
+        "--stun",
+        "stun:a",
+        "--stun",
+        "stun:b",
+        "--no-relay",
+        "--lazy",
+        "--idle-timeout",
+        "9",
+    ];
     let outcome = up(&all(&dir), &line).await;
     assert_eq!(outcome.exit(), Exit::Well, "{outcome:?}");
     let asked = daemon.asked().remove(0);
-    for part in ["name: \"mine\"", "stun: [\"stun:a\", \"stun:b\"]", "no_relay: Some(true)"] {
+    for part in [
+        "name: \"mine\"",
+        "stun: [\"stun:a\", \"stun:b\"]",
+        "no_relay: Some(true)",
+        "lazy: Some(true)",
+        "idle_timeout_seconds: Some(9)",
+    ] {
         assert!(asked.contains(part), "{asked}");
     }
 }

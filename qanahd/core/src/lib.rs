@@ -7,6 +7,7 @@ pub mod config;
 pub mod frame;
 pub mod handshake;
 pub mod key;
+pub mod mesh;
 pub mod packet;
 pub mod plan;
 pub mod policy;

@@ -8,8 +8,8 @@ use thiserror::Error;
 use tonic::{Code, Status};
 
 use super::report::{
-    BrokerReport, CandidateKind, CandidateReport, Drops, PathReport, PeerReport, PeerState,
-    StatusReport, Traffic, TunnelReport,
+    BrokerReport, CandidateKind, CandidateReport, CarriedReport, Drops, PathReport, PeerReport,
+    PeerState, RelayingReport, StatusReport, Traffic, TunnelReport,
 };
 use super::request::{CheckDone, ReloadDone, UpDone};
 use crate::tunnel::pairing::{AnswerMade, OfferMade, PairingError};
@@ -200,7 +200,25 @@ impl From<TunnelReport> for v1::Tunnel {
             signaling: Some(v1::Signaling { brokers: all(report.brokers) }),
             peers: all(report.peers),
             drops: counts(report.drops),
+            relaying: report.relaying.map(Into::into),
         }
+    }
+}
+
+impl From<RelayingReport> for v1::Relaying {
+    fn from(report: RelayingReport) -> Self {
+        Self {
+            limit_per_pair: report.limit_per_pair,
+            limit_in_all: report.limit_in_all,
+            pairs: all(report.pairs),
+        }
+    }
+}
+
+impl From<CarriedReport> for v1::Carried {
+    fn from(report: CarriedReport) -> Self {
+        let CarriedReport { from, to, frames, bytes, dropped } = report;
+        Self { from, to, frames, bytes, dropped }
     }
 }
 
@@ -237,6 +255,7 @@ impl From<PeerReport> for v1::Peer {
 impl From<PeerState> for v1::PeerState {
     fn from(state: PeerState) -> Self {
         match state {
+            PeerState::Idle => Self::Idle,
             PeerState::WaitingForSignaling => Self::WaitingForSignaling,
             PeerState::Connecting => Self::Connecting,
             PeerState::Connected => Self::Connected,

@@ -36,6 +36,34 @@ pub(crate) struct TunnelReport {
     pub(crate) peers: Vec<PeerReport>,
     /// What was dropped before it belonged to a peer.
     pub(crate) drops: Drops,
+    /// What it carries for others; absent where relaying is off.
+    pub(crate) relaying: Option<RelayingReport>,
+}
+
+/// What a tunnel carries for others.
+#[derive(Debug, Clone)]
+pub(crate) struct RelayingReport {
+    /// Bytes that may wait for one peer from one other.
+    pub(crate) limit_per_pair: u64,
+    /// Bytes that may wait for one peer from all others.
+    pub(crate) limit_in_all: u64,
+    /// What was carried since the tunnel came up.
+    pub(crate) pairs: Vec<CarriedReport>,
+}
+
+/// What was carried from one peer to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CarriedReport {
+    /// Name or short key of the source.
+    pub(crate) from: String,
+    /// Name or short key of the destination.
+    pub(crate) to: String,
+    /// Frames, or packets of strangers, that were passed on.
+    pub(crate) frames: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// Those that were not.
+    pub(crate) dropped: u64,
 }
 
 /// The state of one broker.
@@ -54,6 +82,8 @@ pub(crate) struct BrokerReport {
 /// What a peer is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerState {
+    /// Nothing is tried before there is traffic for it.
+    Idle,
     /// Nothing was heard from it yet.
     WaitingForSignaling,
     /// An attempt is running.
@@ -104,7 +134,6 @@ pub(crate) enum PathReport {
         remote: Option<CandidateReport>,
     },
     /// Through the peer of this name.
-    #[expect(dead_code, reason = "relays come later; the API has them already")]
     Relay {
         /// Name or short key.
         via: String,

@@ -96,6 +96,13 @@ impl Options {
         if let Some(no_relay) = options.no_relay {
             args.no_relay = no_relay;
         }
+        if let Some(lazy) = options.lazy {
+            args.lazy = lazy;
+        }
+        // The bounds of the command line hold for those who do without it.
+        if let Some(seconds) = options.idle_timeout_seconds {
+            args.idle_timeout = Some(seconds.clamp(1, 86400));
+        }
         args
     }
 }
@@ -144,13 +151,16 @@ mod tests {
             turn_url: vec!["turn:b".into()],
             signal_server: vec!["none".into()],
             no_relay: Some(true),
+            lazy: Some(true),
+            idle_timeout_seconds: Some(7),
             ..Default::default()
         };
         let args = Options::of(Some(options)).unwrap().over(&daemon);
         assert_eq!(args.stun, ["stun:a"]);
         assert_eq!(args.signal_server, ["none"]);
         assert_eq!(args.turn_credential.as_deref(), Some(""), "another server, another password");
-        assert!(args.no_relay);
+        assert!(args.no_relay && args.lazy);
+        assert_eq!(args.idle_timeout, Some(7));
     }
 
     #[test]

@@ -115,6 +115,7 @@ pub(super) fn tunnel() -> TunnelReport {
             drops: [("no_session", 7)].into(),
         }],
         drops: report::Drops::new(),
+        relaying: None,
     }
 }
 

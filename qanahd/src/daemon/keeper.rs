@@ -9,7 +9,7 @@ use crate::config_file::{ConfigFile, ConfigFileError, Origin};
 use crate::control::Source;
 use crate::exit::Exit;
 use crate::platform::config_dir::ConfigDir;
-use crate::tunnel::{Command, Ended, Outline, Prepared, Setup, Tunnel, TunnelError};
+use crate::tunnel::{Behaviour, Command, Ended, Outline, Prepared, Setup, Tunnel, TunnelError};
 
 /// Where a tunnel's configuration comes from.
 pub(super) enum Given {
@@ -79,6 +79,7 @@ pub(super) struct Job {
     pub(super) given: Given,
     pub(super) directory: ConfigDir,
     pub(super) setup: Setup,
+    pub(super) behaviour: Behaviour,
     /// Ends the tunnel; so does dropping its other end.
     pub(super) stop: oneshot::Receiver<()>,
     /// The way to the daemon.
@@ -111,9 +112,10 @@ pub(super) fn keep(job: Job) {
 }
 
 async fn run(job: Job) -> End {
-    let Job { name, given, directory, setup, mut stop, reports } = job;
+    let Job { name, given, directory, setup, behaviour, mut stop, reports } = job;
     // Files may be slow, and keys take time to derive.
-    let read = tokio::task::spawn_blocking(move || read(given, name, &directory)).await;
+    let read = tokio::task::spawn_blocking(move || read(given, name, &directory, behaviour));
+    let read = read.await;
     let (prepared, origin, notes) = match read {
         Ok(Ok(read)) => read,
         Ok(Err(error)) => return End::NotStarted(error),
@@ -156,7 +158,12 @@ async fn run(job: Job) -> End {
 
 type Read = (Prepared, Origin, Vec<String>);
 
-fn read(given: Given, name: TunnelName, directory: &ConfigDir) -> Result<Read, StartError> {
+fn read(
+    given: Given,
+    name: TunnelName,
+    directory: &ConfigDir,
+    behaviour: Behaviour,
+) -> Result<Read, StartError> {
     let file = match given {
         Given::File(file) => *file,
         Given::Source(source) => {
@@ -167,7 +174,7 @@ fn read(given: Given, name: TunnelName, directory: &ConfigDir) -> Result<Read, S
     };
     file.refuse()?;
     let notes = file.notes();
-    let prepared = Prepared::new(name, file.parsed.config)?;
+    let prepared = Prepared::new(name, file.parsed.config, behaviour)?;
     Ok((prepared, file.origin, notes))
 }
 

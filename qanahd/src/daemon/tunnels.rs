@@ -119,8 +119,15 @@ impl Daemon {
             changes: self.changes.clone(),
             limits: hooks::Limits::DEFAULT,
         };
-        let directory = self.directory.clone();
-        keeper::keep(Job { name: name.clone(), given, directory, setup, stop: stopped, reports });
+        keeper::keep(Job {
+            name: name.clone(),
+            given,
+            directory: self.directory.clone(),
+            setup,
+            behaviour: servers.behaviour,
+            stop: stopped,
+            reports,
+        });
         let entry = Entry {
             number,
             set,

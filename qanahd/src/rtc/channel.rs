@@ -102,7 +102,6 @@ impl ChannelSender {
 
     /// Bytes sent but not yet acknowledged; `None` when closed.
     #[must_use]
-    #[cfg(test)]
     pub(crate) fn outstanding_bytes(&self) -> Option<usize> {
         match &self.0 {
             Outlet::Rtc(channel) => channel.outstanding_bytes().now_or_never()?.ok(),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use qanah_core::signal::{Candidate, Description, IceCredentials};
+use qanah_core::signal::{Candidate, IceCredentials, RtcDescription};
 use tokio::sync::Mutex;
 use webrtc::data_channel::RTCDataChannelInit;
 use webrtc::peer_connection::{
@@ -18,8 +18,7 @@ use super::handler::{Handler, Shared};
 use super::runtime::DriverRuntime;
 use super::sdp::Remote;
 use super::{
-    CHANNEL_LABEL, EventSink, LocalDescription, RtcError, RtcEvent, SCTP_PORT, Settings, candidate,
-    options, sdp,
+    CHANNEL_LABEL, EventSink, RtcError, RtcEvent, SCTP_PORT, Settings, candidate, options, sdp,
 };
 
 /// `webrtc` waits up to 100 ms for its driver; more than this means that it hangs.
@@ -89,14 +88,15 @@ impl Connection {
         self.peer.as_ref()
     }
 
-    /// Begins a connection and opens its data channel. Returns at once; gathering goes on by itself.
+    /// Begins a connection and opens its data channel. Returns at once, with a description that has no
+    /// candidates; gathering goes on by itself.
     ///
     /// # Errors
     /// [`RtcError::NoAddresses`], or a server URL that `webrtc` does not understand.
     pub(crate) async fn offer(
         settings: &Settings,
         events: EventSink,
-    ) -> Result<(Self, LocalDescription), RtcError> {
+    ) -> Result<(Self, RtcDescription), RtcError> {
         let connection = Self::build(settings, events, true).await?;
         let init = RTCDataChannelInit {
             ordered: false,
@@ -117,9 +117,9 @@ impl Connection {
     /// As [`offer`](Self::offer), and when the description asks for what is not supported.
     pub(crate) async fn answer(
         settings: &Settings,
-        remote: &Description,
+        remote: &RtcDescription,
         events: EventSink,
-    ) -> Result<(Self, LocalDescription), RtcError> {
+    ) -> Result<(Self, RtcDescription), RtcError> {
         let fixed = fixed_part(remote)?;
         let offer = sdp::offer(&remote.ice, &fixed)?;
         let connection = Self::build(settings, events, false).await?;
@@ -191,7 +191,7 @@ impl Connection {
     ///
     /// # Errors
     /// When there was an answer before, or this one asks for what is not supported.
-    pub(crate) async fn accept_answer(&self, remote: &Description) -> Result<(), RtcError> {
+    pub(crate) async fn accept_answer(&self, remote: &RtcDescription) -> Result<(), RtcError> {
         let fixed = fixed_part(remote)?;
         let answer = sdp::answer(&remote.ice, &fixed)?;
         let mut state = self.state.lock().await;
@@ -342,17 +342,18 @@ impl Drop for Connection {
     }
 }
 
-fn describe(sdp: &str, settings: &Settings) -> Result<LocalDescription, RtcError> {
-    Ok(LocalDescription {
+fn describe(sdp: &str, settings: &Settings) -> Result<RtcDescription, RtcError> {
+    Ok(RtcDescription {
         ice: sdp::credentials(sdp)?,
         fingerprint: sdp::fingerprint(sdp)?,
         role: sdp::role(sdp)?,
         sctp_port: SCTP_PORT,
         max_message_size: settings.max_message_size,
+        candidates: Vec::new(),
     })
 }
 
-fn fixed_part(remote: &Description) -> Result<Remote, RtcError> {
+fn fixed_part(remote: &RtcDescription) -> Result<Remote, RtcError> {
     if remote.sctp_port != SCTP_PORT {
         return Err(RtcError::Unsupported("SCTP port"));
     }

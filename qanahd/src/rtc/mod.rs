@@ -1,8 +1,8 @@
 //! WebRTC connections: the only place that imports `webrtc`.
 //!
 //! A [`Connection`] is one peer connection with one data channel. It takes and gives the few fields
-//! of a description ([`LocalDescription`], [`Description`](qanah_core::signal::Description)), never SDP: the SDP that
-//! `webrtc` wants is built here from a template, so that no text of a stranger reaches a parser.
+//! of an [`RtcDescription`](qanah_core::signal::RtcDescription), never SDP: the SDP that `webrtc` wants is built here
+//! from a template, so that no text of a stranger reaches a parser.
 //! What happens is told through an [`EventSink`].
 //!
 //! Everything is meant to run on one current-thread tokio runtime. `webrtc` gets a runtime of ours
@@ -26,7 +26,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use qanah_core::signal::{Candidate, CandidateKind, DtlsRole, IceCredentials};
+use qanah_core::signal::{Candidate, CandidateKind};
 
 pub(crate) use self::channel::{Channel, ChannelReceiver, ChannelSender, SendError};
 pub(crate) use self::connection::{Connection, Restart};
@@ -103,21 +103,6 @@ pub(crate) struct TurnServer {
     pub(crate) username: String,
     /// Password.
     pub(crate) credential: String,
-}
-
-/// Our half of a description, known at once; candidates follow as events.
-#[derive(Clone, Debug)]
-pub(crate) struct LocalDescription {
-    /// ICE user name fragment and password.
-    pub(crate) ice: IceCredentials,
-    /// SHA-256 of our DTLS certificate.
-    pub(crate) fingerprint: [u8; 32],
-    /// Who begins DTLS.
-    pub(crate) role: DtlsRole,
-    /// SCTP port.
-    pub(crate) sctp_port: u16,
-    /// Largest message in bytes that we take.
-    pub(crate) max_message_size: u32,
 }
 
 /// One end of the path that ICE chose.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use qanah_core::mesh::Reach;
 use qanah_core::plan::Step;
 use qanah_core::router::{PeerId, Router};
 use qanah_core::signal::SessionId;
@@ -22,13 +23,17 @@ use super::pairing::{self, Pairing};
 use super::peer::Peer;
 use super::report::Identity;
 use super::shared::Shared;
-use super::{Command, Prepared, QUEUE, TunnelError};
+use super::{Behaviour, Command, Prepared, QUEUE, TunnelError};
+use crate::downlink::Heard;
+use crate::held::Held;
 use crate::mqtt::Signaling;
 use crate::pace::Pace;
 use crate::platform::netlink::Applied;
+use crate::relay::RelayDesk;
 use crate::rtc;
-use crate::stats::Drops;
-use crate::uplink::{Counted, ICMP_PER_SECOND, Senders, Uplink};
+use crate::senders::Senders;
+use crate::stats::{Drop, Drops};
+use crate::uplink::{Counted, ICMP_PER_SECOND, Uplink};
 
 /// How long connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(1500);
@@ -41,7 +46,11 @@ pub(super) struct Start {
     pub(super) signaling: Signaling,
     pub(super) queue: mpsc::Receiver<Command>,
     pub(super) changes: Changes,
+    pub(super) behaviour: Behaviour,
 }
+
+/// Peers whose packets had no session to go by, until the actor has time for them.
+const WANTED: usize = 64;
 
 pub(super) struct Actor {
     pub(super) identity: Identity,
@@ -57,10 +66,11 @@ pub(super) struct Actor {
     pairing: Pairing,
     commands: mpsc::Receiver<Command>,
     happenings: mpsc::Receiver<(PeerId, SessionId, Happening)>,
+    wanted: mpsc::Receiver<PeerId>,
     uplink: JoinHandle<io::Error>,
     /// Ends when the last connection has.
     running: mpsc::Receiver<()>,
-    drops: Rc<Drops>,
+    pub(super) drops: Rc<Drops>,
     changes: Changes,
 }
 
@@ -76,6 +86,10 @@ impl Actor {
         let (senders, drops) = (Rc::<RefCell<Senders>>::default(), Rc::<Drops>::default());
         let mtu = Rc::new(Cell::new(config.interface.mtu as usize));
         let counted: Counted = Rc::new(RefCell::new(members.stats()));
+        let Behaviour { relay, lazy } = start.behaviour;
+        let desk = relay.then(|| Rc::new(RelayDesk::new(Rc::clone(&senders))));
+        let held = Rc::new(RefCell::new(Held::new(lazy.is_some())));
+        let (wanting, wanted) = mpsc::channel(WANTED);
         let uplink = Uplink {
             tun: Arc::clone(applied.device()),
             router: router.clone(),
@@ -84,6 +98,9 @@ impl Actor {
             drops: Rc::clone(&drops),
             mtu: Rc::clone(&mtu),
             icmp: Pace::new(ICMP_PER_SECOND),
+            desk: desk.clone(),
+            held: Rc::clone(&held),
+            wanted: wanting,
         };
         let turn = start.rtc.turn.iter().map(|server| server.url.as_str());
         let servers = start.rtc.stun.iter().map(String::as_str).chain(turn);
@@ -93,13 +110,17 @@ impl Actor {
             interface: name.as_str().to_owned(),
             prefixes: RefCell::new(config.interface.addresses.clone()),
         });
-        Self {
+        let addresses = config.interface.addresses.clone();
+        let mut actor = Self {
             identity: Identity::new(&name, public_key, &config),
             members,
             shared: Shared {
                 tun: Arc::clone(applied.device()),
                 router,
                 senders,
+                held,
+                reach: RefCell::new(Reach::default()),
+                desk,
                 signaling: start.signaling,
                 reports,
                 running: is_running,
@@ -113,11 +134,14 @@ impl Actor {
             pairing: Pairing::default(),
             commands: start.queue,
             happenings,
+            wanted,
             uplink: tokio::task::spawn_local(uplink.run()),
             running,
             drops,
             changes: start.changes,
-        }
+        };
+        actor.name_peers(addresses);
+        actor
     }
 
     /// Serves until the interface is gone, or whoever gives commands.
@@ -128,8 +152,7 @@ impl Actor {
         };
         loop {
             self.pairing.collect(&mut self.members.peers_mut());
-            let timeouts = self.members.iter().filter_map(|m| m.peer.machine.poll_timeout());
-            let deadline = timeouts.min();
+            let deadline = self.deadline();
             let timer = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -143,7 +166,10 @@ impl Actor {
                     None => std::future::pending().await,
                 },
                 Some((peer, session, what)) = self.happenings.recv() => {
-                    self.with_peer(peer, |peer, now| peer.happened(now, session, what));
+                    self.happened(peer, session, what);
+                }
+                Some(peer) = self.wanted.recv() => {
+                    self.with_peer(peer, |peer, now| peer.paths.want(now));
                 }
                 Some(addresses) = network.recv() => {
                     let now = Instant::now();
@@ -158,6 +184,21 @@ impl Actor {
         }
     }
 
+    /// When something is to be done although nothing happens.
+    fn deadline(&self) -> Option<Instant> {
+        let peers = self.members.iter().filter_map(|member| member.peer.paths.poll_timeout());
+        let reach = self.shared.reach.borrow().poll_timeout();
+        peers.chain(reach).chain(self.shared.held.borrow().next_expiry()).min()
+    }
+
+    fn happened(&mut self, peer: PeerId, session: SessionId, what: Happening) {
+        match what {
+            Happening::Heard(Heard::Mesh(message)) => self.mesh(peer, message),
+            Happening::Heard(Heard::By(relay)) => self.heard_by(peer, relay),
+            other => self.with_peer(peer, |peer, now| peer.happened(now, session, other)),
+        }
+    }
+
     async fn command(&mut self, command: Command) {
         let now = Instant::now();
         match command {
@@ -166,10 +207,10 @@ impl Actor {
             }
             Command::BrokersChanged => self.brokers_changed(now),
             Command::Status(reply) => {
-                self.with_all(Peer::refresh);
+                self.with_all(|peer| peer.refresh(now));
                 let by_hand = self.shared.signaling.status().is_empty();
                 // Whoever asked may have gone.
-                let report = self.identity.report(&self.members, &self.drops, by_hand, now);
+                let report = self.report(by_hand, now);
                 let _ = reply.send(report);
             }
             Command::Offer { .. } | Command::Answer { .. } | Command::Accept { .. } => {
@@ -187,15 +228,27 @@ impl Actor {
     fn brokers_changed(&mut self, now: Instant) {
         self.signaling = self.shared.signaling.status().iter().any(|broker| broker.connected);
         if self.signaling {
-            self.with_all(|peer| peer.machine.signaling_up(now));
+            self.with_all(|peer| peer.paths.set_broker(now, true));
         } else {
-            self.with_all(|peer| peer.machine.signaling_down());
+            self.with_all(|peer| peer.paths.set_broker(now, false));
         }
     }
 
     fn timeout(&mut self) {
         let now = Instant::now();
-        self.with_all(|peer| peer.timeout(now));
+        let due = |member: &Member| member.peer.paths.poll_timeout().is_some_and(|at| at <= now);
+        let due: Vec<PeerId> =
+            self.members.iter().filter(|it| due(it)).map(|member| member.peer.id).collect();
+        for peer in due {
+            self.with_peer(peer, |peer, now| peer.timeout(now));
+        }
+        self.shared.reach.get_mut().timeout(now);
+        self.follow_reach();
+        for (peer, _) in self.shared.held.borrow_mut().expire(now) {
+            if let Some(member) = self.members.get(peer) {
+                member.peer.stats.drops.count(Drop::NotConnected);
+            }
+        }
     }
 
     /// Offer, answer, accept.
@@ -217,13 +270,20 @@ impl Actor {
         self.with_all(|_| {});
     }
 
-    fn with_peer(&mut self, id: PeerId, act: impl FnOnce(&mut Peer, Instant)) {
+    pub(super) fn with_peer(&mut self, id: PeerId, act: impl FnOnce(&mut Peer, Instant)) {
+        self.touch(id, act);
+        self.follow_reach();
+    }
+
+    /// As [`Actor::with_peer`], without what follows for others.
+    pub(super) fn touch(&mut self, id: PeerId, act: impl FnOnce(&mut Peer, Instant)) {
         if let Some(member) = self.members.get_mut(id) {
             act(&mut member.peer, Instant::now());
             member.peer.settle(&self.shared);
             if member.looks_new() {
                 self.changes.tell();
             }
+            self.observe(id);
         }
     }
 
@@ -237,13 +297,17 @@ impl Actor {
         if changed {
             self.changes.tell();
         }
+        for id in self.members.names().into_iter().map(|(id, _)| id) {
+            self.observe(id);
+        }
+        self.follow_reach();
     }
 
     /// Tells the peers, waits a little until their connections are closed, and gives back what is
     /// to be taken back.
     pub(super) async fn goodbye(mut self) -> Applied {
         self.uplink.abort();
-        self.with_all(|peer| peer.machine.stop());
+        self.with_all(|peer| peer.paths.stop());
         drop(self.shared.running);
         // Connections report while they close; nobody needs it any more, but they may wait for room.
         self.happenings.close();

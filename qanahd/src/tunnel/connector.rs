@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use qanah_core::session::RtcCommand;
-use qanah_core::signal::{Capabilities, Description, IceCredentials};
+use qanah_core::signal::{IceCredentials, RtcDescription};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::address::Address;
 use crate::platform::addresses::local_addresses;
-use crate::rtc::{self, Connection, LocalDescription, Restart, RtcError};
+use crate::rtc::{self, Connection, Restart, RtcError};
 
 /// Commands that may wait. The machine sends a handful a session.
 const QUEUE: usize = 64;
 
 /// What a connection reports to the tunnel.
 pub(crate) enum Report {
-    /// The local description is there; index, capabilities and candidates are not in it.
-    Described(Box<Description>),
+    /// The local description is there; candidates are not in it.
+    Described(Box<RtcDescription>),
     /// An ICE restart has made these credentials.
     Restarted(u32, IceCredentials),
     /// This ICE restart did not work.
@@ -115,17 +115,17 @@ impl Connecting {
 
 async fn offer(address: &Address, settings: &rtc::Settings) -> Result<Connection, RtcError> {
     let (connection, local) = Connection::offer(settings, address.sink()).await?;
-    address.report(Report::Described(Box::new(description(local)))).await;
+    address.report(Report::Described(Box::new(local))).await;
     Ok(connection)
 }
 
 async fn answer(
     address: &Address,
     settings: &rtc::Settings,
-    remote: &Description,
+    remote: &RtcDescription,
 ) -> Result<Connection, RtcError> {
     let (connection, local) = Connection::answer(settings, remote, address.sink()).await?;
-    address.report(Report::Described(Box::new(description(local)))).await;
+    address.report(Report::Described(Box::new(local))).await;
     Ok(connection)
 }
 
@@ -180,19 +180,5 @@ async fn report_restart(
             debug!("ICE restart: {error}");
             address.report(Report::RestartFailed(generation)).await;
         }
-    }
-}
-
-/// Index, capabilities and candidates are the machine's to fill in.
-fn description(local: LocalDescription) -> Description {
-    Description {
-        ice: local.ice,
-        fingerprint: local.fingerprint,
-        role: local.role,
-        sctp_port: local.sctp_port,
-        max_message_size: local.max_message_size,
-        index: 0,
-        capabilities: Capabilities::default(),
-        candidates: Vec::new(),
     }
 }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use ipnet::IpNet;
 use qanah_core::config;
 use qanah_core::router::{PeerId, Router};
-use qanah_core::session::Phase;
-use qanah_core::signal::SessionId;
+use qanah_core::session::{Phase, SessionKind};
+use qanah_core::signal::{PeerName, SessionId};
 
 use super::peer::Peer;
 use crate::rtc::SelectedCandidate;
@@ -28,7 +28,8 @@ pub(crate) struct Member {
 struct Outlook {
     phase: Phase,
     detail: Option<String>,
-    session: Option<SessionId>,
+    session: Option<(SessionKind, SessionId)>,
+    via: Option<PeerId>,
     path: Option<(SelectedCandidate, SelectedCandidate)>,
     measured: bool,
     forged: bool,
@@ -47,12 +48,14 @@ impl Member {
 
     /// Whether the peer looks other than at the last call.
     pub(super) fn looks_new(&mut self) -> bool {
-        let view = self.peer.machine.view();
+        let view = self.peer.paths.direct().view();
+        let session = self.peer.paths.chosen();
         let outlook = Outlook {
-            path: view.session.and_then(|session| self.peer.path(session)),
+            path: session.and_then(|(_, session)| self.peer.path(session)),
             phase: view.phase,
             detail: view.detail,
-            session: view.session,
+            session,
+            via: self.peer.paths.via(),
             measured: view.rtt.is_some(),
             forged: self.peer.forged_at.is_some(),
         };
@@ -79,6 +82,10 @@ impl Members {
         self.ordered
     }
 
+    pub(crate) fn get(&self, id: PeerId) -> Option<&Member> {
+        self.places.get(&id).and_then(|at| self.ordered.get(*at))
+    }
+
     pub(crate) fn get_mut(&mut self, id: PeerId) -> Option<&mut Member> {
         self.places.get(&id).and_then(|at| self.ordered.get_mut(*at))
     }
@@ -103,6 +110,11 @@ impl Members {
                 member.allowed_ips.iter().map(|prefix| (member.peer.id, *prefix))
             }),
         )
+    }
+
+    /// Their names on the wire.
+    pub(super) fn names(&self) -> Vec<(PeerId, PeerName)> {
+        self.ordered.iter().map(|member| (member.peer.id, member.peer.name)).collect()
     }
 
     /// The counters of all of them.

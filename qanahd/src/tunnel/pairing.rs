@@ -166,7 +166,8 @@ impl Pairing {
             Err(error) => return drop(reply.send(Err(error))),
         };
         let begun = peers.iter_mut().enumerate().filter(|(at, _)| chosen.contains(at));
-        let waiting = begun.map(|(_, peer)| peer.machine.offer_by_hand(now, lifetime)).collect();
+        let waiting =
+            begun.map(|(_, peer)| peer.paths.direct_mut().offer_by_hand(now, lifetime)).collect();
         self.calls.push(Call::new(Client::Offer(lifetime, reply), waiting));
     }
 
@@ -202,10 +203,12 @@ impl Pairing {
             return drop(reply.send(Err(PairingError::Busy)));
         }
         let begun = open(peers, TextKind::Offer, text).and_then(|(peer, message)| match message {
-            Message::Offer(offer) => match peer.machine.answer_by_hand(Instant::now(), &offer) {
-                Ok(()) => Ok(offer.session),
-                Err(error) => Err(explain(TextKind::Offer, &peer.label, error)),
-            },
+            Message::Offer(offer) => {
+                match peer.paths.direct_mut().answer_by_hand(Instant::now(), &offer) {
+                    Ok(()) => Ok(offer.session),
+                    Err(error) => Err(explain(TextKind::Offer, &peer.label, error)),
+                }
+            }
             _ => Err(mislabelled(TextKind::Offer, peer)),
         });
         match begun {
@@ -240,7 +243,7 @@ pub(super) fn accept(peers: &mut [&mut Peer], text: &str) -> Result<String, Pair
     let Message::Answer(answer) = message else {
         return Err(mislabelled(TextKind::Answer, peer).into());
     };
-    let taken = peer.machine.accept_by_hand(Instant::now(), &answer);
+    let taken = peer.paths.direct_mut().accept_by_hand(Instant::now(), &answer);
     taken.map_err(|error| explain(TextKind::Answer, &peer.label, error))?;
     info!(PEER = %peer.label, "the answer of {} was accepted", peer.label);
     Ok(peer.label.clone())

@@ -2,12 +2,10 @@ use qanah_core::config::{Config, TunnelName};
 use qanah_core::key::SecretKey;
 use qanah_core::router::PeerId;
 use qanah_core::session::{Output, RtcCommand};
-use qanah_core::signal::{
-    Candidate, CandidateKind, Capabilities, Description, DtlsRole, IceCredentials,
-};
+use qanah_core::signal::{Candidate, CandidateKind, DtlsRole, IceCredentials, RtcDescription};
 use rand_core::OsRng;
 
-use super::super::Prepared;
+use super::super::{Behaviour, Prepared};
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -47,21 +45,19 @@ fn tunnel(me: usize, psk: Option<&str>) -> Tunnel {
         .flat_map(|(id, peer)| peer.allowed_ips.iter().map(move |net| (PeerId(id), *net)))
         .collect();
     let name: TunnelName = "test".parse().expect("a name");
-    let peers = Prepared::new(name, config).expect("keys").peers;
+    let peers = Prepared::new(name, config, Behaviour::default()).expect("keys").peers;
     let peers = peers.into_iter().map(Peer::new).collect();
     let router = Router::new(prefixes);
     Tunnel { peers, router, pairing: Pairing::default(), works: true }
 }
 
-fn description(role: DtlsRole) -> Description {
-    Description {
+fn description(role: DtlsRole) -> RtcDescription {
+    RtcDescription {
         ice: IceCredentials { ufrag: "abcd".into(), pwd: "abcdefghijklmnopqrstuv".into() },
         fingerprint: [7; 32],
         role,
         sctp_port: 5000,
         max_message_size: 65_536,
-        index: 0,
-        capabilities: Capabilities::default(),
         candidates: Vec::new(),
     }
 }
@@ -75,22 +71,22 @@ impl Tunnel {
             address: ([192, 0, 2, 1], 40_000).into(),
         };
         for peer in &mut self.peers {
-            while let Some(output) = peer.machine.poll_output() {
+            while let Some(output) = peer.paths.direct_mut().poll_output() {
                 match output {
                     Output::Rtc(id, RtcCommand::Offer { .. } | RtcCommand::Answer { .. })
                         if !self.works =>
                     {
-                        peer.machine.closed(now, id, "no local address to connect from");
+                        peer.paths.direct_mut().closed(now, id, "no local address to connect from");
                     }
                     Output::Rtc(id, RtcCommand::Offer { .. }) => {
-                        peer.machine.described(now, id, description(DtlsRole::ActPass));
-                        peer.machine.found_candidate(now, id, 0, candidate);
-                        peer.machine.gathered(now, id, 0);
+                        peer.paths.direct_mut().described(now, id, description(DtlsRole::ActPass));
+                        peer.paths.direct_mut().found_candidate(now, id, 0, candidate);
+                        peer.paths.direct_mut().gathered(now, id, 0);
                     }
                     Output::Rtc(id, RtcCommand::Answer { .. }) => {
-                        peer.machine.described(now, id, description(DtlsRole::Active));
-                        peer.machine.found_candidate(now, id, 0, candidate);
-                        peer.machine.gathered(now, id, 0);
+                        peer.paths.direct_mut().described(now, id, description(DtlsRole::Active));
+                        peer.paths.direct_mut().found_candidate(now, id, 0, candidate);
+                        peer.paths.direct_mut().gathered(now, id, 0);
                     }
                     Output::ByHand(id, message) => {
                         let part = peer.keys.seal_by_hand(&message, &mut OsRng);
@@ -206,7 +202,7 @@ fn an_expired_and_a_replaced_offer_are_told_apart() {
     let second = alice.offer(Some("bob")).expect("a newer one").text;
     assert_eq!(alice.accept(&answer), Err(BadText::Replaced("bob".into()).into()));
     let answer = bob.answer(&second).expect("an answer").text;
-    alice.peers[0].machine.timeout(Instant::now() + HOUR + Duration::from_secs(1));
+    alice.peers[0].paths.direct_mut().timeout(Instant::now() + HOUR + Duration::from_secs(1));
     assert_eq!(alice.accept(&answer), Err(BadText::Expired("bob".into()).into()));
 }
 

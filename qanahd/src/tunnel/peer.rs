@@ -1,51 +1,33 @@
 //! One peer of a tunnel: its session machine, and the hands that do what the machine wants.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use qanah_core::frame::Control;
+use qanah_core::frame::{Control, Hop};
 use qanah_core::key::PublicKey;
+use qanah_core::mesh::Paths;
 use qanah_core::router::PeerId;
-use qanah_core::seal::{CarrierKey, Opener, Openers, Sealer};
-use qanah_core::session::{Event, Install, Machine, Output, RtcCommand};
-use qanah_core::signal::{CandidateKind, Carrier, Message, OpenError, PairKeys, SessionId};
+use qanah_core::session::{Event, Install, Output, RtcCommand, SessionKind};
+use qanah_core::signal::{
+    CandidateKind, Carrier, Message, OpenError, PairKeys, PeerName, SessionId,
+};
 use rand_core::OsRng;
-use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
 use super::address::Happening;
-use super::connector::{self, Commands, Report};
+use super::connector::{self, Report};
 use super::pairing::Made;
 use super::seen::Seen;
+use super::session::Session;
 use super::shared::Shared;
-use crate::downlink::{CONTROL_PER_SECOND, Downlink, Heard};
-use crate::pace::Pace;
-use crate::rtc::{Channel, RtcEvent, SelectedCandidate};
-use crate::stats::{Drop as Cause, PeerStats, SessionStats};
+use crate::downlink::Heard;
+use crate::rtc::{RtcEvent, SelectedCandidate};
+use crate::stats::{Drop as Cause, PeerStats};
 
 /// How often a peer's forged or refused messages are worth a line in the log.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
-
-/// What exists of one session beside the machine's own state.
-struct Session {
-    commands: Commands,
-    channel: Option<Channel>,
-    receiving: Option<AbortHandle>,
-    openers: Option<Rc<RefCell<Openers>>>,
-    stats: Rc<SessionStats>,
-    path: Option<(SelectedCandidate, SelectedCandidate)>,
-}
-
-impl std::ops::Drop for Session {
-    fn drop(&mut self) {
-        if let Some(task) = &self.receiving {
-            task.abort();
-        }
-    }
-}
 
 /// What a peer begins with, before it has a thread.
 pub(crate) struct Seed {
@@ -53,17 +35,19 @@ pub(crate) struct Seed {
     pub(crate) public_key: PublicKey,
     pub(crate) label: String,
     pub(crate) keys: PairKeys,
-    pub(crate) machine: Machine<OsRng>,
+    pub(crate) paths: Paths<OsRng>,
 }
 
 /// One peer of a tunnel.
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) public_key: PublicKey,
+    /// What others call it on the wire.
+    pub(crate) name: PeerName,
     /// Its name, or its short key.
     pub(crate) label: String,
     pub(crate) keys: PairKeys,
-    pub(crate) machine: Machine<OsRng>,
+    pub(crate) paths: Paths<OsRng>,
     pub(crate) stats: Rc<PeerStats>,
     /// The last sign that keys differ.
     pub(crate) forged_at: Option<Instant>,
@@ -78,13 +62,14 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn new(seed: Seed) -> Self {
-        let Seed { id, public_key, label, keys, machine } = seed;
+        let Seed { id, public_key, label, keys, paths } = seed;
         Self {
             id,
             public_key,
+            name: PeerName::of(&public_key),
             label,
             keys,
-            machine,
+            paths,
             stats: Rc::default(),
             forged_at: None,
             handshake_at: None,
@@ -104,9 +89,9 @@ impl Peer {
         match self.keys.open(envelope, Carrier::Inbox) {
             Ok(message) => {
                 self.seen.note(envelope);
-                let refused = self.machine.refused();
-                self.machine.message(now, message);
-                if self.machine.refused() > refused {
+                let refused = self.paths.refused();
+                self.paths.message(now, message);
+                if self.paths.refused() > refused {
                     self.stats.drops.count(Cause::SignalRefused);
                 }
             }
@@ -129,37 +114,43 @@ impl Peer {
 
     /// Something happened to one of the sessions.
     pub(crate) fn happened(&mut self, now: Instant, id: SessionId, what: Happening) {
+        let kind = self.sessions.get(&id).map_or(SessionKind::Direct, |session| session.kind);
+        let machine = self.paths.machine(kind);
         match what {
-            Happening::Heard(Heard::Opened(index)) => self.machine.opened(now, id, index),
-            Happening::Heard(Heard::Rekey(message)) => self.machine.rekey(now, id, &message),
-            Happening::Heard(Heard::Control(message)) => self.machine.control(now, id, &message),
-            Happening::Heard(Heard::Ended) => self.machine.closed(now, id, "the channel closed"),
+            Happening::Heard(Heard::Opened(index)) => machine.opened(now, id, index),
+            Happening::Heard(Heard::Rekey(message)) => machine.rekey(now, id, &message),
+            Happening::Heard(Heard::Control(message)) => machine.control(now, id, &message),
+            Happening::Heard(Heard::Ended) => machine.closed(now, id, "the channel closed"),
             Happening::Report(report) => self.reported(now, id, report),
+            // About others: the tunnel takes these before they come here.
+            Happening::Heard(Heard::By(_) | Heard::Mesh(_)) => {}
         }
     }
 
     fn reported(&mut self, now: Instant, id: SessionId, report: Report) {
+        let machine = self.paths.direct_mut();
         match report {
-            Report::Described(description) => self.machine.described(now, id, *description),
+            Report::Described(description) => machine.described(now, id, *description),
             Report::Restarted(generation, credentials) => {
-                self.machine.restarted(now, id, generation, credentials);
+                machine.restarted(now, id, generation, credentials);
             }
-            Report::RestartFailed(generation) => self.machine.restart_failed(id, generation),
-            Report::Failed(reason) => self.machine.closed(now, id, &reason),
+            Report::RestartFailed(generation) => machine.restart_failed(id, generation),
+            Report::Failed(reason) => machine.closed(now, id, &reason),
             Report::Rtc(event) => self.rtc_event(now, id, event),
         }
     }
 
     fn rtc_event(&mut self, now: Instant, id: SessionId, event: RtcEvent) {
+        let machine = self.paths.direct_mut();
         match event {
             RtcEvent::LocalCandidate { generation, candidate } => {
-                self.machine.found_candidate(now, id, generation, candidate);
+                machine.found_candidate(now, id, generation, candidate);
             }
-            RtcEvent::GatheringDone { generation } => self.machine.gathered(now, id, generation),
+            RtcEvent::GatheringDone { generation } => machine.gathered(now, id, generation),
             RtcEvent::ChannelOpen(channel) => {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.channel = Some(channel);
-                    self.machine.channel_open(now, id);
+                    machine.channel_open(now, id);
                 }
             }
             RtcEvent::IceConnected { local, remote } => {
@@ -173,35 +164,42 @@ impl Peer {
             RtcEvent::IceDisconnected => {
                 debug!(PEER = %self.label, session = %id, "ICE hears nothing");
             }
-            RtcEvent::IceFailed => self.machine.path_failed(now, id),
-            RtcEvent::Closed { reason } => self.machine.closed(now, id, &reason),
+            RtcEvent::IceFailed => machine.path_failed(now, id),
+            RtcEvent::Closed { reason } => machine.closed(now, id, &reason),
         }
     }
 
-    /// Tells the machine what the data path saw, then what time it is.
+    /// Tells the machines what the data path saw, then what time it is.
     pub(crate) fn timeout(&mut self, now: Instant) {
-        self.refresh();
-        self.machine.timeout(now);
+        self.refresh(now);
+        self.paths.timeout(now);
     }
 
-    /// Tells the machine when the last frame was opened.
-    pub(crate) fn refresh(&mut self) {
+    /// Tells the machines when frames came and went.
+    pub(crate) fn refresh(&mut self, now: Instant) {
         for (id, session) in &self.sessions {
-            if let Some(at) = session.stats.last_opened.get() {
-                self.machine.last_opened(*id, at);
+            let (sent, received) = (session.stats.sent.get(), session.stats.received.get());
+            let machine = self.paths.machine(session.kind);
+            machine.last_sent(now, *id, sent);
+            if let Some(at) = session.stats.opened.get() {
+                machine.last_opened(*id, at);
+            }
+            self.paths.set_traffic(sent.max(received));
+            if session.kind == SessionKind::Relayed {
+                self.paths.set_relay_traffic(now, received);
             }
         }
     }
 
     /// The machine has these addresses now.
     pub(crate) fn network_changed(&mut self, now: Instant, addresses: &[IpAddr]) {
-        let session = self.machine.view().session;
+        let session = self.paths.direct().view().session;
         let path = session.and_then(|id| self.path(id));
         // A relayed path begins at a TURN server's address; its death shows by silence.
         let gone = path.is_some_and(|(local, _)| {
             local.kind == CandidateKind::Host && !addresses.contains(&local.address.ip())
         });
-        self.machine.network_changed(now, gone);
+        self.paths.direct_mut().network_changed(now, gone);
     }
 
     /// The path of a session, as ICE chose it.
@@ -209,46 +207,83 @@ impl Peer {
         self.sessions.get(&id).and_then(|session| session.path)
     }
 
-    /// Tells the machine how worn the keys are.
+    /// Tells the machines how worn the keys are.
     fn count_frames(&mut self, shared: &Shared) {
         let senders = shared.senders.borrow();
         for (id, session) in &self.sessions {
-            if let Some(openers) = &session.openers {
-                let openers = openers.borrow();
-                let opened = openers.newest().map_or(0, |index| openers.opened(index));
-                self.machine.frames(*id, senders.sealed((self.id, *id)).max(opened));
+            let frames = session.frames(senders.sealed((self.id, *id)));
+            self.paths.machine(session.kind).frames(*id, frames);
+        }
+    }
+
+    /// Does all that the machines want, and sees to it that packets take the way that is best now.
+    pub(crate) fn settle(&mut self, shared: &Shared) {
+        let now = Instant::now();
+        self.count_frames(shared);
+        self.paths.update(now);
+        while let Some((kind, output)) = self.paths.poll_output() {
+            self.carry_out(shared, kind, output);
+        }
+        let [direct, relayed] =
+            [self.paths.direct(), self.paths.relayed()].map(|it| it.view().handshake_at);
+        self.handshake_at = self.handshake_at.max(direct).max(relayed);
+        self.choose(now, shared);
+    }
+
+    fn choose(&mut self, now: Instant, shared: &Shared) {
+        // What the last output was about may have changed what is best.
+        self.paths.update(now);
+        let chosen = self.paths.chosen().map(|(_, id)| id);
+        let mut senders = shared.senders.borrow_mut();
+        senders.choose(self.id, chosen);
+        if !senders.is_chosen(self.id) {
+            return;
+        }
+        for packet in shared.held.borrow_mut().take(now, self.id) {
+            let len = packet.len();
+            match senders.send_packets(self.id, packet) {
+                Ok(()) => self.stats.sent.count(len),
+                Err(cause) => self.stats.drops.count(cause),
             }
         }
     }
 
-    /// Does all that the machine wants.
-    pub(crate) fn settle(&mut self, shared: &Shared) {
-        self.count_frames(shared);
-        while let Some(output) = self.machine.poll_output() {
-            match output {
-                Output::Send(message) => self.publish(shared, &message),
-                Output::ByHand(id, message) => {
-                    let part = self.keys.seal_by_hand(&message, &mut OsRng);
-                    self.made.push((id, part.map_err(|error| error.to_string())));
-                }
-                Output::HandFailed(id, reason) => self.made.push((id, Err(reason))),
-                Output::Rtc(id, command) => self.command(shared, id, command),
-                Output::Install(id, install) => self.install(shared, id, install),
-                Output::SendControl(id, message) => self.send_control(shared, id, &message),
-                Output::SendRekey(id, message) => {
-                    self.send_control(shared, id, &message.control());
-                }
-                Output::InstallKeys(id, install) => self.install_keys(shared, id, &install),
-                Output::ActivateKeys(id, index) => {
-                    shared.senders.borrow_mut().change_keys((self.id, id), index);
-                }
-                Output::DropKeys(id, index) => self.drop_keys(shared, id, index),
-                Output::Activate(id) => shared.senders.borrow_mut().activate((self.id, id)),
-                Output::Deactivate => shared.senders.borrow_mut().deactivate(self.id),
-                Output::Event(event) => self.log(&event),
+    fn carry_out(&mut self, shared: &Shared, kind: SessionKind, output: Output) {
+        let peer = self.id;
+        match output {
+            Output::Send(message) => {
+                let message = match kind {
+                    SessionKind::Direct => message,
+                    SessionKind::Relayed => Message::Relayed(Box::new(message)),
+                };
+                self.publish(shared, &message);
             }
+            Output::ByHand(id, message) => {
+                let part = self.keys.seal_by_hand(&message, &mut OsRng);
+                self.made.push((id, part.map_err(|error| error.to_string())));
+            }
+            Output::HandFailed(id, reason) => self.made.push((id, Err(reason))),
+            Output::Rtc(id, command) => self.command(shared, id, command),
+            Output::Install(id, install) => self.install(shared, kind, id, &install),
+            Output::SendControl(id, message) => self.send_control(shared, id, &message),
+            Output::SendRekey(id, message) => self.send_control(shared, id, &message.control()),
+            Output::InstallKeys(id, install) => {
+                if let Some(session) = self.sessions.get(&id) {
+                    session.install_keys(shared, (peer, id), &install);
+                }
+            }
+            Output::ActivateKeys(id, index) => {
+                shared.senders.borrow_mut().change_keys((peer, id), index);
+            }
+            Output::DropKeys(id, index) => {
+                if let Some(session) = self.sessions.get(&id) {
+                    session.drop_keys(shared, (peer, id), index);
+                }
+            }
+            Output::Activate(id) => shared.senders.borrow_mut().set_live(kind, peer, Some(id)),
+            Output::Deactivate => shared.senders.borrow_mut().set_live(kind, peer, None),
+            Output::Event(event) => self.log(kind, &event),
         }
-        self.handshake_at = self.machine.view().handshake_at.or(self.handshake_at);
     }
 
     fn send_control(&self, shared: &Shared, id: SessionId, message: &Control<'_>) {
@@ -257,118 +292,89 @@ impl Peer {
         }
     }
 
+    /// Says something to the peer: by the brokers, and by connected peers that reach it.
     fn publish(&self, shared: &Shared, message: &Message) {
-        match self.keys.seal(message, Carrier::Inbox, &mut OsRng) {
-            Ok(envelope) => shared.signaling.publish(&self.keys.outbox().topic(), envelope),
-            Err(error) => warn!(PEER = %self.label, "a message could not be sealed: {error}"),
+        let envelope = match self.keys.seal(message, Carrier::Inbox, &mut OsRng) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                return warn!(PEER = %self.label, "a message could not be sealed: {error}");
+            }
+        };
+        let control =
+            Control::Signaling { hop: Hop::ToRelay, name: self.name, envelope: &envelope };
+        for carrier in shared.reach.borrow().signal_carriers(self.id) {
+            // One that has just gone is noticed soon; the message is said again.
+            let _ = shared.senders.borrow_mut().send_direct_control(carrier, &control);
         }
+        shared.signaling.publish(&self.keys.outbox().topic(), envelope);
     }
 
     fn command(&mut self, shared: &Shared, id: SessionId, command: RtcCommand) {
         match command {
             RtcCommand::Close => {
                 shared.senders.borrow_mut().remove((self.id, id));
+                if let Some(desk) = &shared.desk {
+                    desk.remove((self.id, id));
+                }
                 self.sessions.remove(&id);
             }
             RtcCommand::Offer { .. } | RtcCommand::Answer { .. } => {
                 let address = shared.address(self.id, id);
                 let settings = Rc::clone(&shared.connecting);
                 let commands = connector::spawn(address, settings, shared.running.clone());
-                self.hand_over(shared, &commands, command);
-                let session = Session {
-                    commands,
-                    channel: None,
-                    receiving: None,
-                    openers: None,
-                    stats: Rc::default(),
-                    path: None,
-                };
-                self.sessions.insert(id, session);
+                self.sessions.insert(id, Session::direct(commands));
+                self.hand_over(shared, id, command);
             }
-            other => {
-                if let Some(session) = self.sessions.get(&id) {
-                    self.hand_over(shared, &session.commands, other);
-                }
-            }
+            other => self.hand_over(shared, id, other),
         }
     }
 
-    fn hand_over(&self, shared: &Shared, commands: &Commands, mut command: RtcCommand) {
-        shared.keep_out_own_addresses(&mut command);
-        if commands.try_send(command).is_err() {
+    fn hand_over(&self, shared: &Shared, id: SessionId, command: RtcCommand) {
+        let session = self.sessions.get(&id);
+        if session.is_some_and(|session| !session.hand_over(shared, command)) {
             self.stats.drops.count(Cause::Busy);
         }
     }
 
-    /// The channel is open: one half of it goes to the uplink, the other gets a task.
-    fn install(&mut self, shared: &Shared, id: SessionId, install: Install) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let Some(channel) = session.channel.take() else {
-            return;
-        };
-        let (sealer, opener) = halves(&install);
-        let openers = Rc::new(RefCell::new(Openers::new(opener)));
-        session.openers = Some(Rc::clone(&openers));
-        shared.senders.borrow_mut().install((self.id, id), sealer, channel.sender);
-        let downlink = Downlink {
-            address: shared.address(self.id, id),
-            openers,
-            channel: channel.receiver,
-            router: shared.router.clone(),
-            tun: shared.tun.clone(),
-            stats: Rc::clone(&self.stats),
-            session: Rc::clone(&session.stats),
-            confirmed: None,
-            control: Pace::new(CONTROL_PER_SECOND),
-        };
-        session.receiving = Some(tokio::task::spawn_local(downlink.run()).abort_handle());
-    }
-
-    /// Newer keys: the opener is ready at once, the sealer waits until it is wanted.
-    fn install_keys(&self, shared: &Shared, id: SessionId, install: &Install) {
-        let session = self.sessions.get(&id);
-        if let Some(openers) = session.and_then(|session| session.openers.as_ref()) {
-            let (sealer, opener) = halves(install);
-            openers.borrow_mut().add(opener);
-            shared.senders.borrow_mut().install_keys((self.id, id), install.local_index, sealer);
+    /// The keys of a session are there, and its channel, if it needs one.
+    fn install(&mut self, shared: &Shared, kind: SessionKind, id: SessionId, install: &Install) {
+        if kind == SessionKind::Relayed {
+            self.sessions.insert(id, Session::relayed());
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.install(shared, (self.id, id), install, &self.stats);
         }
     }
 
-    fn drop_keys(&self, shared: &Shared, id: SessionId, index: u32) {
-        let session = self.sessions.get(&id);
-        if let Some(openers) = session.and_then(|session| session.openers.as_ref()) {
-            openers.borrow_mut().remove(index);
-        }
-        shared.senders.borrow_mut().drop_keys((self.id, id), index);
-    }
-
-    fn log(&self, event: &Event) {
+    fn log(&self, kind: SessionKind, event: &Event) {
         let peer = &self.label;
-        match event {
-            Event::Connected { replaced: false, .. } => {
+        match (event, kind) {
+            (Event::Connected { replaced: false, .. }, SessionKind::Direct) => {
                 info!(PEER = %peer, EVENT = "connected", "{peer} is connected");
             }
-            Event::Connected { replaced: true, session } => {
+            (Event::Connected { replaced: false, .. }, SessionKind::Relayed) => {
+                info!(PEER = %peer, EVENT = "relayed", "{peer} is connected by a relay");
+            }
+            (Event::Connected { replaced: true, session }, _) => {
                 debug!(PEER = %peer, session = %session, "a new session took over");
             }
-            Event::Disconnected { reason } => {
+            (Event::Disconnected { reason }, SessionKind::Direct) => {
                 info!(PEER = %peer, EVENT = "disconnected", "{peer} is disconnected: {reason}");
             }
-            Event::AttemptFailed { reason } => {
+            (Event::Disconnected { reason }, SessionKind::Relayed) => {
+                info!(PEER = %peer, "the session with {peer} by a relay has ended: {reason}");
+            }
+            (Event::AttemptFailed { reason }, _) => {
                 info!(PEER = %peer, "could not connect to {peer}: {reason}");
             }
-            Event::Rekeyed => debug!(PEER = %peer, "the session has new keys"),
-            Event::PathLost => info!(PEER = %peer, "nothing heard from {peer}, looking for a path"),
-            Event::PathRestored => info!(PEER = %peer, "{peer} is heard again"),
+            (Event::Rekeyed, _) => debug!(PEER = %peer, "the session has new keys"),
+            (Event::PathLost, SessionKind::Direct) => {
+                info!(PEER = %peer, "nothing heard from {peer}, looking for a path");
+            }
+            (Event::PathLost, SessionKind::Relayed) => {
+                info!(PEER = %peer, "nothing heard from {peer} by a relay");
+            }
+            (Event::PathRestored, _) => info!(PEER = %peer, "{peer} is heard again"),
         }
     }
-}
-
-/// The two ends of one set of keys.
-fn halves(install: &Install) -> (Sealer, Opener) {
-    let sealer = Sealer::new(CarrierKey::from_bytes(*install.send_key), install.remote_index);
-    let opener = Opener::new(CarrierKey::from_bytes(*install.recv_key), install.local_index);
-    (sealer, opener)
 }

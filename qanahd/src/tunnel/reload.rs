@@ -11,7 +11,7 @@ use qanah_core::router::PeerId;
 use super::actor::Actor;
 use super::members::{Member, Members};
 use super::peer::{Peer, Seed};
-use super::{TunnelError, prepare_peer, steps};
+use super::{Behaviour, TunnelError, prepare_peer, steps};
 
 /// Changes that are told one by one; of more only the number.
 const TOLD: usize = 200;
@@ -20,6 +20,7 @@ const TOLD: usize = 200;
 pub(crate) struct Outline {
     public_key: PublicKey,
     hooks: Hooks,
+    behaviour: Behaviour,
     peers: HashMap<PublicKey, Known>,
     /// Ids are not used again: what is still under way for a peer that is gone must not reach another.
     next: u32,
@@ -43,9 +44,14 @@ pub(crate) struct Reload {
 }
 
 impl Outline {
-    pub(super) fn new(public_key: PublicKey, config: &Config, seeds: &[Seed]) -> Self {
+    pub(super) fn new(
+        public_key: PublicKey,
+        config: &Config,
+        seeds: &[Seed],
+        behaviour: Behaviour,
+    ) -> Self {
         let hooks = config.interface.hooks.clone();
-        let mut outline = Self { public_key, hooks, peers: HashMap::new(), next: 0 };
+        let mut outline = Self { public_key, hooks, behaviour, peers: HashMap::new(), next: 0 };
         for (seed, peer) in seeds.iter().zip(&config.peers) {
             outline.note(seed, peer);
         }
@@ -83,6 +89,7 @@ impl Outline {
             public_key: self.public_key,
             // Those of the start stay in force.
             hooks: self.hooks.clone(),
+            behaviour: self.behaviour,
             peers: HashMap::new(),
             next: self.next,
         };
@@ -97,7 +104,7 @@ impl Outline {
                     next.peers.insert(peer.public_key, Known { id, psk, topic });
                 }
                 None => {
-                    let seed = prepare_peer(&me, id, peer)?;
+                    let seed = prepare_peer(&me, id, peer, self.behaviour)?;
                     next.note(&seed, peer);
                     fresh.push(seed);
                 }
@@ -151,10 +158,11 @@ impl Actor {
         }
         self.members = Members::new(members);
         self.identity.update(&config);
-        *self.shared.connecting.prefixes.borrow_mut() = config.interface.addresses;
+        self.shared.connecting.prefixes.borrow_mut().clone_from(&config.interface.addresses);
         self.mtu.set(config.interface.mtu as usize);
         self.counted.replace(self.members.stats());
         self.routes.send_replace(Arc::new(self.members.router()));
+        self.name_peers(config.interface.addresses);
         // Peers that stay know it already, and mind nothing.
         self.with_all(|_| {});
         Ok(shortened(told))
@@ -179,15 +187,16 @@ impl Actor {
             }
         }
         if self.signaling {
-            peer.machine.signaling_up(std::time::Instant::now());
+            peer.paths.set_broker(std::time::Instant::now(), true);
         }
         Member::new(peer, config)
     }
 
     /// Says goodbye to a peer and forgets its keys.
     fn retire(&self, mut peer: Peer) {
-        peer.machine.stop();
+        peer.paths.stop();
         peer.settle(&self.shared);
+        self.shared.senders.borrow_mut().forget(peer.id);
     }
 }
 

@@ -5,14 +5,18 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use qanah_core::config::{Config, TunnelName};
 use qanah_core::key::PublicKey;
-use qanah_core::session::{Phase, View};
+use qanah_core::router::PeerId;
+use qanah_core::session::{Phase, SessionKind, View};
 use qanah_core::signal::CandidateKind as CoreKind;
 
+use super::actor::Actor;
 use super::members::Members;
 use super::peer::Peer;
 use crate::control::report::{
-    CandidateKind, CandidateReport, PathReport, PeerReport, PeerState, Traffic, TunnelReport,
+    CandidateKind, CandidateReport, CarriedReport, PathReport, PeerReport, PeerState,
+    RelayingReport, Traffic, TunnelReport,
 };
+use crate::relay::{IN_ALL, PER_PAIR, RelayDesk};
 use crate::rtc::SelectedCandidate;
 use crate::stats::{self, Drops};
 
@@ -45,9 +49,8 @@ impl Identity {
         self.mtu = config.interface.mtu;
     }
 
-    /// The state of the tunnel. The brokers are the daemon's to add.
-    /// `by_hand` says that there are none.
-    pub(super) fn report(
+    /// The state of the tunnel, without what it carries for others.
+    fn report(
         &self,
         members: &Members,
         drops: &Drops,
@@ -66,33 +69,81 @@ impl Identity {
                 .map(|member| PeerReport {
                     name: member.name.clone(),
                     allowed_ips: member.allowed_ips.clone(),
-                    ..peer_report(&member.peer, by_hand, now)
+                    ..peer_report(members, &member.peer, by_hand, now)
                 })
                 .collect(),
             drops: drops.report(),
+            relaying: None,
         }
     }
 }
 
-fn peer_report(peer: &Peer, by_hand: bool, now: Instant) -> PeerReport {
-    let view = peer.machine.view();
-    let age = |at: Instant| now.saturating_duration_since(at);
-    let path = view.session.map(|session| {
-        let pair = peer.path(session);
-        PathReport::Direct {
-            local: pair.map(|(local, _)| candidate(local)),
-            remote: pair.map(|(_, remote)| candidate(remote)),
-        }
+impl Actor {
+    /// The state of the tunnel. The brokers are the daemon's to add.
+    /// `by_hand` says that there are none.
+    pub(super) fn report(&self, by_hand: bool, now: Instant) -> TunnelReport {
+        let relaying = self.shared.desk.as_ref().map(|desk| relaying(&self.members, desk));
+        let report = self.identity.report(&self.members, &self.drops, by_hand, now);
+        TunnelReport { relaying, ..report }
+    }
+}
+
+fn label(members: &Members, id: PeerId) -> String {
+    members.get(id).map(|member| member.peer.label.clone()).unwrap_or_default()
+}
+
+fn relaying(members: &Members, desk: &RelayDesk) -> RelayingReport {
+    let pairs = desk.carried().into_iter().map(|((from, to), carried)| CarriedReport {
+        from: label(members, from),
+        to: label(members, to),
+        frames: carried.frames.get(),
+        bytes: carried.bytes.get(),
+        dropped: carried.dropped.get(),
     });
+    RelayingReport {
+        limit_per_pair: PER_PAIR as u64,
+        limit_in_all: IN_ALL as u64,
+        pairs: pairs.collect(),
+    }
+}
+
+fn peer_report(members: &Members, peer: &Peer, by_hand: bool, now: Instant) -> PeerReport {
+    let direct = peer.paths.direct().view();
+    let age = |at: Instant| now.saturating_duration_since(at);
+    let (path, rtt) = match peer.paths.chosen() {
+        Some((SessionKind::Direct, session)) => {
+            let pair = peer.path(session);
+            let local = pair.map(|(local, _)| candidate(local));
+            let remote = pair.map(|(_, remote)| candidate(remote));
+            (Some(PathReport::Direct { local, remote }), direct.rtt)
+        }
+        Some((SessionKind::Relayed, _)) => {
+            let via = peer.paths.via().map(|via| label(members, via)).unwrap_or_default();
+            (Some(PathReport::Relay { via }), peer.paths.relayed().view().rtt)
+        }
+        None => (None, None),
+    };
+    let is_relayed = matches!(path, Some(PathReport::Relay { .. }));
+    let is_idle = !peer.paths.is_wanted() && peer.paths.is_idle();
+    let reason = reason(peer, &direct, by_hand, now);
     PeerReport {
         name: None,
         public_key: peer.public_key,
         allowed_ips: Vec::new(),
-        state: state(view.phase),
-        reason: reason(peer, &view, by_hand, now),
-        next_try: view.next_try.map(|at| at.saturating_duration_since(now)),
+        state: match direct.phase {
+            _ if is_relayed => PeerState::Connected,
+            _ if is_idle => PeerState::Idle,
+            phase => state(phase),
+        },
+        reason: match direct.phase {
+            _ if is_relayed && !reason.is_empty() => format!("no direct path: {reason}"),
+            _ if is_relayed => "no direct path".to_owned(),
+            _ if is_idle => "connects when there is traffic for it".to_owned(),
+            _ => reason,
+        },
+        next_try: direct.next_try.map(|at| at.saturating_duration_since(now)),
         path,
-        rtt: view.rtt,
+        rtt,
         last_handshake: peer.handshake_at.map(age),
         received: traffic(&peer.stats.received),
         sent: traffic(&peer.stats.sent),

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use qanah_core::mesh::Reach;
 use qanah_core::router::{PeerId, Router};
 use qanah_core::session::RtcCommand;
 use qanah_core::signal::{Candidate, SessionId};
@@ -11,15 +12,23 @@ use tokio::sync::{mpsc, watch};
 
 use super::address::{Address, Reports};
 use super::connector::Connecting;
+use crate::held::Held;
 use crate::mqtt::Signaling;
 use crate::platform::tun::TunDevice;
-use crate::uplink::Senders;
+use crate::relay::RelayDesk;
+use crate::senders::Senders;
 
 /// What the peers of a tunnel have in common.
 pub(crate) struct Shared {
     pub(crate) tun: Arc<TunDevice>,
     pub(crate) router: watch::Receiver<Arc<Router>>,
     pub(crate) senders: Rc<RefCell<Senders>>,
+    /// Packets that wait for their peer to be connected.
+    pub(crate) held: Rc<RefCell<Held>>,
+    /// Who is reached by whom.
+    pub(crate) reach: RefCell<Reach>,
+    /// What passes through us between others; absent where relaying is off.
+    pub(crate) desk: Option<Rc<RelayDesk>>,
     pub(crate) signaling: Signaling,
     pub(crate) reports: Reports,
     /// Held by every connection task, so that the tunnel can wait for the last one.

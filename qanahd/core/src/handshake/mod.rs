@@ -126,7 +126,12 @@ fn builder<'b>(identity: &Identity<'b>, prologue: &'b [u8]) -> Result<Builder<'b
         .prologue(prologue)?)
 }
 
-fn write(noise: &mut HandshakeState, description: &Description) -> Result<Vec<u8>, HandshakeError> {
+fn write(
+    noise: &mut HandshakeState,
+    mode: Mode,
+    description: &Description,
+) -> Result<Vec<u8>, HandshakeError> {
+    check_mode(mode, description)?;
     let payload = Zeroizing::new(codec::encode_description(description)?);
     let mut message = vec![0; MIN_NOISE + payload.len()];
     let length = noise.write_message(&payload, &mut message)?;
@@ -136,7 +141,11 @@ fn write(noise: &mut HandshakeState, description: &Description) -> Result<Vec<u8
 
 /// An error leaves `noise` as it was: snow restores its chaining key and hash, sets every cipher
 /// key anew from them, and reads the ephemeral key again.
-fn read(noise: &mut HandshakeState, message: &[u8]) -> Result<Description, HandshakeError> {
+fn read(
+    noise: &mut HandshakeState,
+    mode: Mode,
+    message: &[u8],
+) -> Result<Description, HandshakeError> {
     if !(MIN_NOISE..=MAX_NOISE).contains(&message.len()) {
         return Err(HandshakeError::Length);
     }
@@ -146,11 +155,29 @@ fn read(noise: &mut HandshakeState, message: &[u8]) -> Result<Description, Hands
         other => other.into(),
     })?;
     let payload = payload.get(..length).ok_or(HandshakeError::Length)?;
-    Ok(codec::decode_description(payload)?)
+    let description = codec::decode_description(payload)?;
+    check_mode(mode, &description)?;
+    Ok(description)
+}
+
+/// A data channel is described where one is made, and only there.
+fn check_mode(mode: Mode, description: &Description) -> Result<(), HandshakeError> {
+    match (mode, &description.rtc) {
+        (Mode::Relay | Mode::Rekey, Some(_)) => {
+            Err(HandshakeError::Description("a data channel is described where none is made"))
+        }
+        (Mode::Broker | Mode::Manual, None) => {
+            Err(HandshakeError::Description("no data channel is described"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The offerer's side of a handshake.
-pub struct Initiator(HandshakeState);
+pub struct Initiator {
+    noise: HandshakeState,
+    mode: Mode,
+}
 
 impl Initiator {
     /// Begins a handshake: the state, and Noise message 1 for the offer.
@@ -166,16 +193,17 @@ impl Initiator {
         description: &Description,
     ) -> Result<(Self, Vec<u8>), HandshakeError> {
         let prologue = prologue(mode, session, &identity.me.public_key(), identity.peer);
-        Self::begin(builder(&identity, &prologue)?, description)
+        Self::begin(builder(&identity, &prologue)?, mode, description)
     }
 
     fn begin(
         builder: Builder<'_>,
+        mode: Mode,
         description: &Description,
     ) -> Result<(Self, Vec<u8>), HandshakeError> {
         let mut noise = builder.build_initiator()?;
-        let message = write(&mut noise, description)?;
-        Ok((Self(noise), message))
+        let message = write(&mut noise, mode, description)?;
+        Ok((Self { noise, mode }, message))
     }
 
     /// Reads Noise message 2 from the answer.
@@ -185,17 +213,20 @@ impl Initiator {
     /// After [`HandshakeError::Description`] the peer itself answered with nonsense, and after a
     /// success the keys are out: then nothing works any more.
     pub fn finish(&mut self, noise2: &[u8]) -> Result<(SessionKeys, Description), HandshakeError> {
-        if self.0.is_handshake_finished() {
+        if self.noise.is_handshake_finished() {
             return Err(HandshakeError::Finished);
         }
-        let description = read(&mut self.0, noise2)?;
+        let description = read(&mut self.noise, self.mode, noise2)?;
         check_answer(&description)?;
-        Ok((SessionKeys::split(&mut self.0)?, description))
+        Ok((SessionKeys::split(&mut self.noise)?, description))
     }
 }
 
 /// The answerer's side of a handshake.
-pub struct Responder(HandshakeState);
+pub struct Responder {
+    noise: HandshakeState,
+    mode: Mode,
+}
 
 impl Responder {
     /// Reads Noise message 1 from an offer.
@@ -209,13 +240,17 @@ impl Responder {
         noise1: &[u8],
     ) -> Result<(Self, Description), HandshakeError> {
         let prologue = prologue(mode, session, identity.peer, &identity.me.public_key());
-        Self::begin(builder(&identity, &prologue)?, noise1)
+        Self::begin(builder(&identity, &prologue)?, mode, noise1)
     }
 
-    fn begin(builder: Builder<'_>, noise1: &[u8]) -> Result<(Self, Description), HandshakeError> {
+    fn begin(
+        builder: Builder<'_>,
+        mode: Mode,
+        noise1: &[u8],
+    ) -> Result<(Self, Description), HandshakeError> {
         let mut noise = builder.build_responder()?;
-        let description = read(&mut noise, noise1)?;
-        Ok((Self(noise), description))
+        let description = read(&mut noise, mode, noise1)?;
+        Ok((Self { noise, mode }, description))
     }
 
     /// The keys, and Noise message 2 for the answer.
@@ -227,14 +262,14 @@ impl Responder {
         description: &Description,
     ) -> Result<(SessionKeys, Vec<u8>), HandshakeError> {
         check_answer(description)?;
-        let message = write(&mut self.0, description)?;
-        Ok((SessionKeys::split(&mut self.0)?, message))
+        let message = write(&mut self.noise, self.mode, description)?;
+        Ok((SessionKeys::split(&mut self.noise)?, message))
     }
 }
 
 /// An answer decides who begins DTLS (RFC 8842, section 5.3).
 fn check_answer(description: &Description) -> Result<(), HandshakeError> {
-    if description.role == DtlsRole::ActPass {
+    if description.rtc.as_ref().is_some_and(|rtc| rtc.role == DtlsRole::ActPass) {
         return Err(HandshakeError::Description("the answer does not say who begins DTLS"));
     }
     Ok(())

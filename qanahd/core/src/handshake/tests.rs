@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use sha2::Sha256;
 
 use super::*;
-use crate::signal::samples::description;
+use crate::signal::samples::{description, rtc};
 use crate::signal::vectors::Vectors;
-use crate::signal::{Bye, Candidates, IceCredentials};
+use crate::signal::{Bye, Candidates, IceCredentials, RtcDescription};
 
 const SESSION: SessionId = SessionId([7; 16]);
 
@@ -45,7 +45,8 @@ fn parties() -> (Party, Party) {
 }
 
 fn answer() -> Description {
-    Description { role: DtlsRole::Active, index: 0x0a0b_0c0d, ..description() }
+    let rtc = RtcDescription { role: DtlsRole::Active, ..rtc() };
+    Description { rtc: Some(rtc), index: 0x0a0b_0c0d, ..description() }
 }
 
 /// Whole handshakes: (initiator's keys, responder's keys).
@@ -121,6 +122,33 @@ fn whatever_differs_makes_it_fail() {
     assert_eq!(read(b.identity(), Mode::Broker, other_session), forged);
     // An offer that is handed back to its maker.
     assert_eq!(read(a.identity(), Mode::Broker, SESSION), forged);
+}
+
+/// A data channel is described where one is made, and only there: whatever the mode of the
+/// handshake says, and although the keys are right.
+#[test]
+fn a_description_fits_the_mode_of_its_handshake() {
+    let (a, b) = parties();
+    let bare = Description { rtc: None, ..description() };
+    for (mode, fits, other) in [
+        (Mode::Broker, description(), bare.clone()),
+        (Mode::Manual, description(), bare.clone()),
+        (Mode::Relay, bare, description()),
+    ] {
+        let start = |what| Initiator::start(a.identity(), mode, SESSION, what);
+        assert!(matches!(start(&other).err(), Some(HandshakeError::Description(_))));
+        let (_, noise1) = start(&fits).unwrap();
+        let (_, read) = Responder::read(b.identity(), mode, SESSION, &noise1).unwrap();
+        assert_eq!(read, fits);
+        // A peer that breaks the rule is not ours: its message is made by hand.
+        let prologue = prologue(mode, SESSION, &a.me.public_key(), &a.peer);
+        let mut strange = builder(&a.identity(), &prologue).unwrap().build_initiator().unwrap();
+        let payload = codec::encode_description(&other).unwrap();
+        let mut noise1 = vec![0; MIN_NOISE + payload.len()];
+        strange.write_message(&payload, &mut noise1).unwrap();
+        let error = Responder::read(b.identity(), mode, SESSION, &noise1).map(|_| ()).unwrap_err();
+        assert!(matches!(error, HandshakeError::Description(_)), "{mode:?}: {error}");
+    }
 }
 
 #[test]
@@ -284,7 +312,7 @@ fn no_keys_come_out_of_half_a_handshake() {
     let (a, b) = parties();
     let (mut initiator, noise1) = a.start();
     let (mut responder, _) = b.read(&noise1).unwrap();
-    for half in [&mut initiator.0, &mut responder.0] {
+    for half in [&mut initiator.noise, &mut responder.noise] {
         let error = SessionKeys::split(half).map(|_| ()).unwrap_err();
         assert_eq!(error, HandshakeError::Unfinished);
     }
@@ -352,6 +380,7 @@ fn vectors_of_the_specification() {
         builder(&initiator.identity(), &prologue)
             .unwrap()
             .fixed_ephemeral_key_for_testing_only(vectors.get("ephemeral.initiator")),
+        Mode::Broker,
         &offered,
     )
     .unwrap();
@@ -360,14 +389,15 @@ fn vectors_of_the_specification() {
         builder(&responder.identity(), &prologue)
             .unwrap()
             .fixed_ephemeral_key_for_testing_only(vectors.get("ephemeral.responder")),
+        Mode::Broker,
         &noise1,
     )
     .unwrap();
     let (at_a, noise2) = answerer.finish(&answered).unwrap();
     assert_eq!(noise2, vectors.get("noise.2"));
     let (at_b, _) = offerer.finish(&noise2).unwrap();
-    assert_eq!(offerer.0.get_handshake_hash(), vectors.get("hash"));
-    let (first, second) = offerer.0.dangerously_get_raw_split();
+    assert_eq!(offerer.noise.get_handshake_hash(), vectors.get("hash"));
+    let (first, second) = offerer.noise.dangerously_get_raw_split();
     assert_eq!(first, vectors.get("split.initiator"));
     assert_eq!(second, vectors.get("split.responder"));
     check_keys(&vectors, at_b, at_a, session);

@@ -6,23 +6,42 @@ use rand_core::CryptoRngCore;
 
 use super::limits::{
     CONFIRM_INTERVAL, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, DESCRIBE_TIMEOUT, DESCRIPTION_WINDOW,
-    GATHER_BY_HAND, MAX_CANDIDATES, OFFER_LIFETIME,
+    GATHER_BY_HAND, OFFER_LIFETIME,
 };
-use super::machine::Machine;
+use super::machine::{Machine, SessionKind};
 use super::state::{Answered, Link, Peer, Repeats, Session, Stage, Way};
 use super::{Output, RtcCommand};
 use crate::frame::Control;
 use crate::handshake::{HandshakeError, Initiator, Responder};
 use crate::signal::{
-    Answer, Candidate, Candidates, Challenge, Description, Message, Offer, SessionId,
+    Answer, Candidate, Challenge, Description, Message, Offer, RtcDescription, SessionId,
 };
 
 impl<R: CryptoRngCore> Machine<R> {
     pub(super) fn begin_offer(&mut self, now: Instant, echo: Challenge) {
         let id = SessionId::random(&mut self.rng);
         let stage = Stage::DescribingOffer { echo: Some(echo) };
-        self.begin(now, id, Way::Broker, stage);
-        self.emit(Output::Rtc(id, RtcCommand::Offer { patience: None }));
+        self.begin(now, id, self.way(), stage);
+        match self.settings.kind {
+            SessionKind::Direct => {
+                self.emit(Output::Rtc(id, RtcCommand::Offer { patience: None }));
+            }
+            SessionKind::Relayed => self.describe_itself(now, id),
+        }
+    }
+
+    /// How offers and answers travel by the inboxes.
+    fn way(&self) -> Way {
+        match self.settings.kind {
+            SessionKind::Direct => Way::Broker,
+            SessionKind::Relayed => Way::Relay,
+        }
+    }
+
+    /// Where there is no data channel, there is nothing to describe and to wait for.
+    fn describe_itself(&mut self, now: Instant, id: SessionId) {
+        self.gather(id, None, now);
+        self.send_description(now, id);
     }
 
     /// Adds an attempt, in the place of an older one of its kind.
@@ -50,22 +69,33 @@ impl<R: CryptoRngCore> Machine<R> {
             self.refused += 1;
             return;
         }
-        if self.read_offer(now, Way::Broker, &offer).is_err() {
+        let Ok(rtc) = self.read_offer(now, self.way(), &offer) else {
             self.refused += 1;
             return;
-        }
+        };
         // Used up: the same offer replayed later finds another challenge.
         self.challenge = Challenge::random(&mut self.rng);
+        let id = offer.session;
         self.answered = Some(Answered { offer, answer: None });
+        match rtc {
+            Some(remote) => {
+                let patience = None;
+                self.emit(Output::Rtc(
+                    id,
+                    RtcCommand::Answer { remote: Box::new(remote), patience },
+                ));
+            }
+            None => self.describe_itself(now, id),
+        }
     }
 
-    /// Begins to answer an offer whose Noise message opens.
+    /// Begins to answer an offer whose Noise message opens, and says what it describes.
     pub(super) fn read_offer(
         &mut self,
         now: Instant,
         way: Way,
         offer: &Offer,
-    ) -> Result<(), HandshakeError> {
+    ) -> Result<Option<RtcDescription>, HandshakeError> {
         let id = offer.session;
         if self.session(id).is_some() || self.retiring.iter().any(|it| it.id == id) {
             return Err(HandshakeError::Finished);
@@ -74,20 +104,18 @@ impl<R: CryptoRngCore> Machine<R> {
         let peer = Peer::from(&remote);
         let stage = Stage::DescribingAnswer { responder: Box::new(responder), remote: peer };
         self.begin(now, id, way, stage);
-        if let Some(session) = self.pending.get_mut(id) {
-            session.taken.clone_from(&remote.candidates);
+        if let (Some(session), Some(rtc)) = (self.pending.get_mut(id), &remote.rtc) {
+            session.taken.clone_from(&rtc.candidates);
         }
-        let patience = way.patience();
-        self.emit(Output::Rtc(id, RtcCommand::Answer { remote: Box::new(remote), patience }));
-        Ok(())
+        Ok(remote.rtc)
     }
 
     pub(super) fn repeat_offer(&mut self) {
-        if let Some(session) = self.pending.broker()
+        if let Some(session) = self.pending.by_inbox()
             && let Stage::Offered { offer, .. } = &session.stage
         {
             let offer = Message::Offer(offer.clone());
-            let candidates = all_candidates(session);
+            let candidates = session.all_candidates();
             self.emit(Output::Send(offer));
             candidates.into_iter().for_each(|message| self.emit(message));
         }
@@ -98,23 +126,29 @@ impl<R: CryptoRngCore> Machine<R> {
         else {
             return;
         };
-        let candidates = self.session(answer.session).and_then(all_candidates);
+        let candidates = self.session(answer.session).and_then(Session::all_candidates);
         self.emit(Output::Send(Message::Answer(answer)));
         candidates.into_iter().for_each(|message| self.emit(message));
     }
 
-    /// The WebRTC stack has made its description of a session. Index, capabilities and candidates
-    /// are filled in here.
-    pub fn described(&mut self, now: Instant, id: SessionId, description: Description) {
+    /// The WebRTC stack has made its description of a session. Candidates are filled in here.
+    pub fn described(&mut self, now: Instant, id: SessionId, rtc: RtcDescription) {
+        let Some(session) = self.pending.get(id) else {
+            return;
+        };
+        let by_hand = session.way.is_by_hand();
+        let window = if by_hand { GATHER_BY_HAND } else { DESCRIPTION_WINDOW };
+        self.gather(id, Some(rtc), now + window);
+        self.drive_attempt(now, id);
+    }
+
+    /// Waits for candidates that can travel in the description.
+    fn gather(&mut self, id: SessionId, rtc: Option<RtcDescription>, until: Instant) {
         let capabilities = self.settings.capabilities;
         let Some(session) = self.pending.get_mut(id) else {
             return;
         };
-        let local = Box::new(Description { index: session.index, capabilities, ..description });
-        let until = match session.way {
-            Way::Broker => now + DESCRIPTION_WINDOW,
-            Way::Hand { .. } => now + GATHER_BY_HAND,
-        };
+        let local = Box::new(Description { index: session.index, capabilities, rtc });
         session.deadline = until;
         session.stage = match session.take_stage() {
             Stage::DescribingOffer { echo } => Stage::GatheringOffer { echo, local, until },
@@ -123,32 +157,6 @@ impl<R: CryptoRngCore> Machine<R> {
             }
             other => other,
         };
-        self.drive_attempt(now, id);
-    }
-
-    /// The WebRTC stack has found a candidate.
-    pub fn found_candidate(
-        &mut self,
-        now: Instant,
-        id: SessionId,
-        generation: u32,
-        candidate: Candidate,
-    ) {
-        if let Some(session) = self.session_mut(id)
-            && session.ice.local == generation
-        {
-            session.trickle.add(now, candidate);
-        }
-    }
-
-    /// The WebRTC stack has found all candidates there are.
-    pub fn gathered(&mut self, now: Instant, id: SessionId, generation: u32) {
-        if let Some(session) = self.session_mut(id)
-            && session.ice.local == generation
-        {
-            session.trickle.finish(now);
-            self.drive_attempt(now, id);
-        }
     }
 
     pub(super) fn drive_attempts(&mut self, now: Instant) {
@@ -157,7 +165,7 @@ impl<R: CryptoRngCore> Machine<R> {
         }
     }
 
-    fn drive_attempt(&mut self, now: Instant, id: SessionId) {
+    pub(super) fn drive_attempt(&mut self, now: Instant, id: SessionId) {
         let Some(session) = self.pending.get_mut(id) else {
             return;
         };
@@ -186,7 +194,7 @@ impl<R: CryptoRngCore> Machine<R> {
                     Stage::DescribingOffer { .. } | Stage::DescribingAnswer { .. } => {
                         "the WebRTC stack made no description in time"
                     }
-                    Stage::Offered { .. } if way != Way::Broker => "the offer by hand has expired",
+                    Stage::Offered { .. } if way.is_by_hand() => "the offer by hand has expired",
                     Stage::Offered { .. } => "no answer to the offer",
                     Stage::Confirming { .. } => {
                         "the channel opened but its keys were not confirmed"
@@ -204,7 +212,7 @@ impl<R: CryptoRngCore> Machine<R> {
             return;
         };
         let local = session.trickle.take_for_description();
-        let by_hand = session.way != Way::Broker;
+        let by_hand = session.way.is_by_hand();
         let sealed = match session.take_stage() {
             _ if by_hand && local.is_empty() => Err("no address was found to be reached at".into()),
             Stage::GatheringOffer { echo, local: description, .. } => self
@@ -218,9 +226,13 @@ impl<R: CryptoRngCore> Machine<R> {
                 Ok(())
             }
         };
+        // A session by a relay needs no channel: when both sides are described, it is there.
+        let is_ready = session.way == Way::Relay && session.link().is_some();
         self.pending.put(session);
-        if let Err(error) = sealed {
-            self.fail_attempt(now, id, &error);
+        match sealed {
+            Err(error) => self.fail_attempt(now, id, &error),
+            Ok(()) if is_ready => self.channel_open(now, id),
+            Ok(()) => {}
         }
     }
 
@@ -238,7 +250,7 @@ impl<R: CryptoRngCore> Machine<R> {
         let offer = Offer { session: session.id, echo, lifetime, noise };
         let message = Message::Offer(offer.clone());
         let repeats = match way {
-            Way::Broker => {
+            Way::Broker | Way::Relay => {
                 self.emit(Output::Send(message));
                 session.deadline = now + OFFER_LIFETIME;
                 Repeats::from(now)
@@ -265,7 +277,7 @@ impl<R: CryptoRngCore> Machine<R> {
         let answer = Answer { session: session.id, noise };
         session.deadline = now + CONNECT_TIMEOUT;
         match session.way {
-            Way::Broker => {
+            Way::Broker | Way::Relay => {
                 if let Some(answered) =
                     self.answered.as_mut().filter(|answered| answered.offer.session == session.id)
                 {
@@ -283,8 +295,8 @@ impl<R: CryptoRngCore> Machine<R> {
     }
 
     pub(super) fn on_answer(&mut self, now: Instant, answer: &Answer) {
-        let by_broker = |session: &Session| session.way == Way::Broker;
-        let known = self.pending.get(answer.session).is_some_and(by_broker);
+        let by_inbox = |session: &Session| !session.way.is_by_hand();
+        let known = self.pending.get(answer.session).is_some_and(by_inbox);
         if !known || self.read_answer(now, answer).is_err() {
             self.refused += 1;
         }
@@ -316,10 +328,14 @@ impl<R: CryptoRngCore> Machine<R> {
         let link = Link { keys, peer: Peer::from(&remote), born: now };
         session.stage = Stage::Connecting { link };
         session.deadline = now + CONNECT_TIMEOUT;
-        session.taken.clone_from(&remote.candidates);
+        let Some(rtc) = remote.rtc else {
+            self.channel_open(now, id);
+            return Ok(());
+        };
+        session.taken.clone_from(&rtc.candidates);
         let early = std::mem::take(&mut session.early);
         let candidates = session.take_candidates(early);
-        self.emit(Output::Rtc(id, RtcCommand::AcceptAnswer(Box::new(remote))));
+        self.emit(Output::Rtc(id, RtcCommand::AcceptAnswer(Box::new(rtc))));
         if !candidates.is_empty() {
             let add = RtcCommand::AddCandidates { generation: 0, candidates };
             self.emit(Output::Rtc(id, add));
@@ -327,38 +343,7 @@ impl<R: CryptoRngCore> Machine<R> {
         Ok(())
     }
 
-    /// Candidates of the first generation; those of a restart are `live`'s business.
-    pub(super) fn on_first_candidates(&mut self, message: Candidates) {
-        let Some(session) = self.session_mut(message.session).filter(|it| it.ice.remote == 0)
-        else {
-            self.refused += 1;
-            return;
-        };
-        let awaits_answer = matches!(
-            session.stage,
-            Stage::DescribingOffer { .. } | Stage::GatheringOffer { .. } | Stage::Offered { .. }
-        );
-        if awaits_answer {
-            let room = MAX_CANDIDATES.saturating_sub(session.early.len());
-            session.early.extend(message.candidates.into_iter().take(room));
-        } else {
-            self.add_candidates(message);
-        }
-    }
-
-    /// Hands on what is new of the peer's candidates: each costs checks of every pair it makes.
-    pub(super) fn add_candidates(&mut self, message: Candidates) {
-        let (id, generation) = (message.session, message.generation);
-        let Some(session) = self.session_mut(id) else {
-            return;
-        };
-        let candidates = session.take_candidates(message.candidates);
-        if !candidates.is_empty() {
-            self.emit(Output::Rtc(id, RtcCommand::AddCandidates { generation, candidates }));
-        }
-    }
-
-    /// The data channel of a session is open. That proves nothing yet: the keys must be confirmed.
+    /// The data channel of a session is open, or it needs none. That proves nothing yet: the keys must be confirmed.
     pub fn channel_open(&mut self, now: Instant, id: SessionId) {
         let Some(session) = self.pending.get_mut(id) else {
             return;
@@ -385,11 +370,9 @@ impl<R: CryptoRngCore> Machine<R> {
     }
 }
 
-fn with(description: Description, candidates: Vec<Candidate>) -> Description {
-    Description { candidates, ..description }
-}
-
-fn all_candidates(session: &Session) -> Option<Output> {
-    let (candidates, end) = session.trickle.all()?;
-    Some(Output::Send(Message::Candidates(session.candidates(candidates, end))))
+fn with(mut description: Description, candidates: Vec<Candidate>) -> Description {
+    if let Some(rtc) = &mut description.rtc {
+        rtc.candidates = candidates;
+    }
+    description
 }

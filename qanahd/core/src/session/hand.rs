@@ -119,8 +119,13 @@ impl<R: CryptoRngCore> Machine<R> {
         }
         let seconds = offer.lifetime.map(|seconds| Duration::from_secs(seconds.into()));
         let lifetime = seconds.unwrap_or(HAND_LIFETIME).min(HAND_LIFETIME_MAX);
-        self.read_offer(now, Way::Hand { lifetime }, offer)?;
+        let way = Way::Hand { lifetime };
+        let rtc = self.read_offer(now, way, offer)?;
         remember(&mut self.hand.used, offer.session);
+        if let Some(remote) = rtc {
+            let (remote, patience) = (Box::new(remote), way.patience());
+            self.emit(Output::Rtc(offer.session, RtcCommand::Answer { remote, patience }));
+        }
         Ok(())
     }
 
@@ -132,7 +137,7 @@ impl<R: CryptoRngCore> Machine<R> {
     pub fn accept_by_hand(&mut self, now: Instant, answer: &Answer) -> Result<(), HandError> {
         let id = answer.session;
         let open = |session: &Session| {
-            session.way != Way::Broker && matches!(session.stage, Stage::Offered { .. })
+            session.way.is_by_hand() && matches!(session.stage, Stage::Offered { .. })
         };
         let Some(session) = self.pending.get(id).filter(|session| open(session)) else {
             return Err(self.hand.ended(id).map_or(HandError::Unknown, HandError::Ended));

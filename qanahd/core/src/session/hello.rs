@@ -31,20 +31,21 @@ impl<R: CryptoRngCore> Machine<R> {
     }
 
     pub(super) fn schedule_hello(&mut self, now: Instant) {
-        self.next_hello = self.signaling.then(|| now + self.backoff.next(&mut self.rng));
+        let may = self.signaling && self.wanted;
+        self.next_hello = may.then(|| now + self.backoff.next(self.patience, &mut self.rng));
     }
 
     /// Nothing connects us and nothing is about to.
     pub(super) fn wants_hello(&self) -> bool {
-        let connecting = self.pending.broker().is_some_and(|session| session.link().is_some());
+        let connecting = self.pending.by_inbox().is_some_and(|session| session.link().is_some());
         let connected = self.live.as_ref().is_some_and(|session| !session.is_dead());
-        self.signaling && !connecting && !connected
+        self.signaling && self.wanted && !connecting && !connected
     }
 
     /// The session that our hellos name: the attempt that both know, else the live session while
     /// it is worth keeping.
     fn named_session(&self, now: Instant) -> Option<SessionId> {
-        let attempt = self.pending.broker().filter(|session| {
+        let attempt = self.pending.by_inbox().filter(|session| {
             session.link().is_some()
                 || matches!(
                     session.stage,
@@ -86,7 +87,7 @@ impl<R: CryptoRngCore> Machine<R> {
     fn offer_to(&mut self, now: Instant, hello: &Hello) {
         // An echo serves once: a copy of this hello proves nothing any more.
         self.challenge = Challenge::random(&mut self.rng);
-        let Some(pending) = self.pending.broker_mut() else {
+        let Some(pending) = self.pending.by_inbox_mut() else {
             return self.begin_offer(now, hello.challenge);
         };
         let id = pending.id;
@@ -112,7 +113,7 @@ impl<R: CryptoRngCore> Machine<R> {
     }
 
     fn renewal_due(&self, now: Instant) -> bool {
-        self.pending.broker().is_none()
+        self.pending.by_inbox().is_none()
             && self
                 .live
                 .as_ref()

@@ -35,6 +35,8 @@ pub const MAX_CANDIDATES: usize = 32;
 pub const HELLO_MIN: Duration = Duration::from_secs(1);
 /// Longest pause between two hellos.
 pub const HELLO_MAX: Duration = Duration::from_secs(60);
+/// Who has something to send says hello at most this often, whatever the pause is.
+pub const NUDGE_PACE: Duration = Duration::from_secs(5);
 /// Answers (hello to hello, offer or answer sent again) refill at this pace ...
 pub const REPLY_INTERVAL: Duration = Duration::from_secs(1);
 /// ... up to this many at once.
@@ -42,10 +44,17 @@ pub const REPLY_BURST: u32 = 3;
 
 /// A session that has opened no frame for this long is asked with a ping.
 pub const PING_INTERVAL: Duration = Duration::from_secs(4);
+/// The same for a session that has sent packets since: an answer was to be expected.
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+/// How soon a ping that was not answered is followed by the next.
+pub const PING_AGAIN: Duration = Duration::from_millis(500);
+/// A session whose pings are not answered for this long is silent: another way to the peer, if there is one, is
+/// better. Nothing is given up yet.
+pub const SILENT_AFTER: Duration = Duration::from_millis(2500);
 /// The round-trip time is measured at least this often.
 pub const RTT_INTERVAL: Duration = Duration::from_secs(20);
 /// A session that has opened no frame for this long has lost its path.
-pub const PATH_DEAD: Duration = Duration::from_secs(12);
+pub const PATH_DEAD: Duration = Duration::from_secs(8);
 /// How long an ICE restart may take before a new session is sought as well.
 pub const RESTART_GRACE: Duration = Duration::from_secs(6);
 /// How long a session without a path is kept before it is closed.

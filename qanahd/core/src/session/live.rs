@@ -1,16 +1,16 @@
 //! A session that works: pings, dead paths, ICE restarts, renewal and replacement.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand_core::CryptoRngCore;
 
 use super::limits::{
-    DEAD_GRACE, PATH_DEAD, PING_INTERVAL, RENEW_AFTER, RENEW_ASK_AFTER, RENEW_RETRY, RESTART_GRACE,
-    RETIRE_AFTER, RTT_INTERVAL,
+    DEAD_GRACE, PATH_DEAD, RENEW_AFTER, RENEW_ASK_AFTER, RENEW_RETRY, RESTART_GRACE, RETIRE_AFTER,
 };
-use super::machine::Machine;
+use super::machine::{Machine, SessionKind};
 use super::pace::jittered;
-use super::state::{Pulse, Session, Stage};
+use super::pulse::Pulse;
+use super::state::{Session, Stage};
 use super::trickle::Trickle;
 use super::{Event, Output, RtcCommand};
 use crate::frame::Control;
@@ -41,7 +41,7 @@ impl<R: CryptoRngCore> Machine<R> {
         };
         if let Stage::Confirming { link, .. } = session.take_stage() {
             session.deadline = link.expiry();
-            let pulse = self.new_pulse(now, link.born);
+            let pulse = Pulse::new(now, self.renewal_at(link.born));
             session.stage = Stage::Live { link, pulse };
             self.confirmed(now, session);
         }
@@ -64,19 +64,6 @@ impl<R: CryptoRngCore> Machine<R> {
             } else {
                 self.retire(now, old);
             }
-        }
-    }
-
-    fn new_pulse(&mut self, now: Instant, born: Instant) -> Pulse {
-        Pulse {
-            since: now,
-            last_opened: now,
-            last_ping: None,
-            awaited: None,
-            rtt: None,
-            rtt_at: None,
-            dead_since: None,
-            next_renewal: self.renewal_at(born),
         }
     }
 
@@ -107,6 +94,33 @@ impl<R: CryptoRngCore> Machine<R> {
         if self.retiring.len() > MAX_RETIRING {
             let oldest = self.retiring.remove(0);
             self.emit(Output::Rtc(oldest.id, RtcCommand::Close));
+        }
+    }
+
+    /// When the data path last sent a packet by a session, if it did. Call it before [`Machine::timeout`]
+    /// and when packets begin to flow: who sends is interested in answers.
+    pub fn last_sent(&mut self, now: Instant, id: SessionId, at: Option<Instant>) {
+        let session = self.live.as_mut().filter(|session| session.id == id);
+        if let Some(pulse) = session.and_then(Session::pulse_mut) {
+            pulse.last_sent = pulse.last_sent.max(at);
+            pulse.looked_at = now;
+        }
+    }
+
+    /// The frames of the live session take another way from now on: what is known of the former one
+    /// does not count.
+    pub fn way_changed(&mut self, now: Instant) {
+        if let Some(pulse) = self.live.as_mut().and_then(Session::pulse_mut) {
+            pulse.forget_pings();
+            self.ping(now);
+        }
+    }
+
+    /// Asks the peer whether it hears us, unless that was done just now.
+    pub fn ask(&mut self, now: Instant) {
+        let pulse = self.live.as_ref().and_then(Session::pulse);
+        if pulse.is_some_and(|pulse| pulse.may_ask(now)) {
+            self.ping(now);
         }
     }
 
@@ -156,12 +170,7 @@ impl<R: CryptoRngCore> Machine<R> {
         let Some(pulse) = session.pulse_mut() else {
             return;
         };
-        if let Some((_, sent)) = pulse.awaited.take_if(|(awaited, _)| *awaited == value) {
-            let sample = now.saturating_duration_since(sent);
-            // Smoothed as TCP does it (RFC 6298, section 2).
-            pulse.rtt = Some(pulse.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
-            pulse.rtt_at = Some(now);
-        }
+        pulse.ponged(now, value);
     }
 
     pub(super) fn ping(&mut self, now: Instant) {
@@ -171,24 +180,24 @@ impl<R: CryptoRngCore> Machine<R> {
         };
         let id = session.id;
         if let Some(pulse) = session.pulse_mut() {
-            pulse.awaited = Some((value, now));
-            pulse.last_ping = Some(now);
+            pulse.pinged(now, value);
             self.emit(Output::SendControl(id, Control::Ping(value)));
         }
     }
 
     pub(super) fn drive_live(&mut self, now: Instant) {
+        if let Some(pulse) = self.live.as_mut().and_then(Session::pulse_mut) {
+            pulse.looked_at = now;
+        }
         let Some(session) = &self.live else { return };
         if session.deadline <= now {
             return self.lose_live(now, "the keys reached the end of their life");
         }
         let Some(pulse) = session.pulse() else { return };
         let age = |at: Instant| now.saturating_duration_since(at);
-        let pinged = pulse.last_ping.map_or(Duration::MAX, age);
         let quiet = age(pulse.last_opened);
-        let rtt_due = pulse.rtt_at.map_or(Duration::MAX, age) >= RTT_INTERVAL;
         let dead_for = pulse.dead_since.map(age);
-        if (quiet >= PING_INTERVAL || rtt_due) && pinged >= PING_INTERVAL {
+        if pulse.next_ping() <= now {
             self.ping(now);
         }
         match dead_for {
@@ -208,12 +217,12 @@ impl<R: CryptoRngCore> Machine<R> {
         pulse.dead_since = Some(now);
         self.emit(Output::Event(Event::PathLost));
         // A restart gives the old path up for good, so the peer must be able to hear of it.
-        if self.signaling {
+        if self.signaling && self.settings.kind == SessionKind::Direct {
             self.restart_ice();
         }
         // A new session is sought beside the restart, a little later.
         self.backoff.reset();
-        self.next_hello = self.signaling.then_some(now + RESTART_GRACE);
+        self.next_hello = (self.signaling && self.wanted).then_some(now + RESTART_GRACE);
     }
 
     fn renew(&mut self, now: Instant) {
@@ -223,7 +232,7 @@ impl<R: CryptoRngCore> Machine<R> {
         };
         if pulse.next_renewal <= now {
             pulse.next_renewal = now + pause;
-            if self.pending.broker().is_none() && self.signaling {
+            if self.pending.by_inbox().is_none() && self.signaling {
                 self.ask_for_renewal(now);
             }
         }
@@ -235,7 +244,7 @@ impl<R: CryptoRngCore> Machine<R> {
         let connected = self.live.as_ref().is_some_and(|session| !session.is_dead());
         if connected && path_gone {
             self.path_died(now);
-        } else if !connected && self.signaling {
+        } else if !connected && self.signaling && self.wanted {
             self.backoff.reset();
             self.say_hello(now);
             self.schedule_hello(now);

@@ -2,24 +2,35 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand_core::CryptoRngCore;
 
 use super::hand::Hand;
-use super::limits::TAKE_BACK;
+use super::limits::{HELLO_MAX, TAKE_BACK};
 use super::pace::{Backoff, Bucket};
 use super::pending::Pending;
-use super::state::{Answered, Link, Session, Stage, View, Way};
+use super::state::{Answered, Link, Session, Stage, View};
 use super::{Event, Output, RtcCommand};
 use crate::frame::Control;
 use crate::handshake::{Identity, MacPurpose};
 use crate::key::{PresharedKey, PublicKey, SecretKey};
 use crate::signal::{Bye, Candidate, Candidates, Capabilities, Challenge, Message, SessionId};
 
+/// What the sessions of a machine are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SessionKind {
+    /// A data channel to the peer itself.
+    Direct,
+    /// Frames that a relay passes on. It has hellos and challenges of its own.
+    Relayed,
+}
+
 /// Who the two ends are.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What the sessions are.
+    pub kind: SessionKind,
     /// Our private key.
     pub me: Arc<SecretKey>,
     /// The peer's public key.
@@ -45,6 +56,12 @@ pub struct Machine<R> {
     /// Ours is the greater public key: we offer, the peer answers.
     pub(super) offers: bool,
     pub(super) signaling: bool,
+    /// A session is wanted. Else none is sought, but the peer gets one that wants it.
+    pub(super) wanted: bool,
+    /// The longest pause between two hellos.
+    pub(super) patience: Duration,
+    /// When a hello was said because there was something to send.
+    pub(super) nudged: Option<Instant>,
     pub(super) challenge: Challenge,
     /// The peer's latest challenge. It may be a replay; then the peer answers with its present one.
     pub(super) heard: Option<Challenge>,
@@ -74,6 +91,9 @@ impl<R: CryptoRngCore> Machine<R> {
             rng,
             offers,
             signaling: false,
+            wanted: true,
+            patience: HELLO_MAX,
+            nudged: None,
             challenge,
             heard: None,
             backoff: Backoff::new(),
@@ -104,21 +124,6 @@ impl<R: CryptoRngCore> Machine<R> {
         Identity { me: &self.settings.me, peer: &self.settings.peer, psk: &self.settings.psk }
     }
 
-    /// A broker is connected (again): say so to the peer at once.
-    pub fn signaling_up(&mut self, now: Instant) {
-        self.signaling = true;
-        self.backoff.reset();
-        self.say_hello(now);
-        self.schedule_hello(now);
-        self.announce_restart(now);
-    }
-
-    /// No broker is connected any more.
-    pub fn signaling_down(&mut self) {
-        self.signaling = false;
-        self.next_hello = None;
-    }
-
     /// A message of the peer, opened and parsed.
     pub fn message(&mut self, now: Instant, message: Message) {
         match message {
@@ -127,6 +132,8 @@ impl<R: CryptoRngCore> Machine<R> {
             Message::Answer(answer) => self.on_answer(now, &answer),
             Message::Candidates(candidates) => self.on_candidates(candidates),
             Message::Bye(bye) => self.on_bye(now, &bye),
+            // It was taken out of its cover by whoever chose this machine.
+            Message::Relayed(_) => self.refused += 1,
         }
     }
 
@@ -197,10 +204,10 @@ impl<R: CryptoRngCore> Machine<R> {
             self.emit(Output::Rtc(session.id, RtcCommand::Close));
             self.emit(Output::Event(Event::AttemptFailed { reason: reason.to_owned() }));
             self.failure = Some(reason.to_owned());
-            if session.way == Way::Broker {
-                self.schedule_hello(now);
-            } else {
+            if session.way.is_by_hand() {
                 self.hand_failed(now, &session, reason);
+            } else {
+                self.schedule_hello(now);
             }
         }
     }
@@ -287,6 +294,35 @@ impl<R: CryptoRngCore> Machine<R> {
         for message in messages {
             self.emit(Output::Send(Message::Candidates(message)));
         }
+    }
+
+    /// Whether the live session, if there is one, is to be trusted with packets: its path is not dead, and
+    /// the peer answers.
+    pub fn is_usable(&self, now: Instant) -> bool {
+        self.live.as_ref().is_some_and(|session| {
+            session.pulse().is_some_and(|it| it.dead_since.is_none() && !it.is_silent(now))
+        })
+    }
+
+    /// The live session, and what the peer said there that it can do.
+    pub fn live(&self) -> Option<(SessionId, Capabilities)> {
+        let session = self.live.as_ref()?;
+        Some((session.id, session.link()?.peer.capabilities))
+    }
+
+    /// There is a way to the peer's ear.
+    pub const fn has_signaling(&self) -> bool {
+        self.signaling
+    }
+
+    /// Whether a session is to be sought.
+    pub const fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Nothing is live and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.live.is_none() && self.pending.iter().next().is_none()
     }
 
     /// How it stands, for people.

@@ -8,11 +8,16 @@
 //! | file | what |
 //! |---|---|
 //! | `machine` | one peer: inputs, timers, outputs |
+//! | `wish` | whether a session is sought, and whether the peer can hear of it |
 //! | `hello` | freshness by challenge; who offers and when |
 //! | `attempt` | offer, answer, channel, confirmation |
 //! | `hand` | offers and answers that people carry |
 //! | `rekey` | new keys for a session |
-//! | `live` | pings, dead paths, ICE restarts, renewal, replacement |
+//! | `live` | dead paths, ICE restarts, renewal, replacement |
+//! | `pulse` | when to ping, and what the answers tell |
+//!
+//! A peer has two machines: one for direct sessions and one for those by a relay, which have no WebRTC connection of
+//! their own ([`SessionKind`]). [`crate::mesh`] decides which of them is used.
 
 mod attempt;
 mod hand;
@@ -22,23 +27,25 @@ mod live;
 mod machine;
 mod pace;
 mod pending;
+mod pulse;
 mod rekey;
 mod state;
 #[cfg(test)]
 mod tests;
 mod trickle;
+mod wish;
 
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 pub use hand::{EndedOffer, HandError};
-pub use machine::{Machine, Settings};
+pub use machine::{Machine, SessionKind, Settings};
 pub use rekey::RekeyMessage;
 pub use state::{Phase, View};
 
 use crate::frame::Control;
-use crate::signal::{Candidate, Capabilities, Description, IceCredentials, Message, SessionId};
+use crate::signal::{Candidate, Capabilities, IceCredentials, Message, RtcDescription, SessionId};
 
 /// What the machine wants done.
 #[derive(Debug)]
@@ -49,9 +56,9 @@ pub enum Output {
     ByHand(SessionId, Message),
     /// An offer or answer by hand ended before it could be carried, and why.
     HandFailed(SessionId, String),
-    /// Do this with the WebRTC connection of a session.
+    /// Do this with the WebRTC connection of a session. A session by a relay is only ever closed.
     Rtc(SessionId, RtcCommand),
-    /// The channel of a session is open: make its sealer and opener.
+    /// The channel of a session is open, or it needs none: make its sealer and opener.
     Install(SessionId, Install),
     /// Seal this control frame under the keys of a session and send it.
     SendControl(SessionId, Control<'static>),
@@ -83,12 +90,12 @@ pub enum RtcCommand {
     /// Create it as the answerer of this description and report its own.
     Answer {
         /// What the offerer said.
-        remote: Box<Description>,
+        remote: Box<RtcDescription>,
         /// As in an offer.
         patience: Option<Duration>,
     },
     /// The peer answered with this description.
-    AcceptAnswer(Box<Description>),
+    AcceptAnswer(Box<RtcDescription>),
     /// The peer told these candidates.
     AddCandidates {
         /// The ICE generation they belong to.
@@ -115,7 +122,7 @@ pub enum RtcCommand {
         /// The peer's credentials in it.
         credentials: IceCredentials,
     },
-    /// Close it, and forget its keys.
+    /// Close it, and forget its keys. Also for a session by a relay.
     Close,
 }
 

@@ -22,8 +22,9 @@ impl Backoff {
         self.pause = HELLO_MIN;
     }
 
-    pub(super) fn next(&mut self, rng: &mut impl RngCore) -> Duration {
-        let pause = self.pause;
+    /// The next pause, of at most `longest` (before the jitter).
+    pub(super) fn next(&mut self, longest: Duration, rng: &mut impl RngCore) -> Duration {
+        let pause = self.pause.min(longest);
         self.pause = (pause * 2).min(HELLO_MAX);
         jittered(pause, rng)
     }
@@ -77,7 +78,7 @@ mod tests {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         let mut backoff = Backoff::new();
         for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
-            let pause = backoff.next(&mut rng).as_secs_f64() / f64::from(expected);
+            let pause = backoff.next(HELLO_MAX, &mut rng).as_secs_f64() / f64::from(expected);
             assert!((0.75..=1.25).contains(&pause), "{pause} of {expected} s");
         }
     }

@@ -1,4 +1,4 @@
-//! The attempts under way with one peer: one by the broker, and by hand one for each role.
+//! The attempts under way with one peer: one by the inboxes, and by hand one for each role.
 
 use super::state::{Session, Way};
 use crate::signal::SessionId;
@@ -20,13 +20,13 @@ impl Pending {
         self.iter().map(|session| session.id).collect()
     }
 
-    /// The attempt by the broker.
-    pub(super) fn broker(&self) -> Option<&Session> {
-        self.iter().find(|session| session.way == Way::Broker)
+    /// The attempt by the inboxes.
+    pub(super) fn by_inbox(&self) -> Option<&Session> {
+        self.iter().find(|session| !session.way.is_by_hand())
     }
 
-    pub(super) fn broker_mut(&mut self) -> Option<&mut Session> {
-        self.iter_mut().find(|session| session.way == Way::Broker)
+    pub(super) fn by_inbox_mut(&mut self) -> Option<&mut Session> {
+        self.iter_mut().find(|session| !session.way.is_by_hand())
     }
 
     pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
@@ -41,9 +41,9 @@ impl Pending {
     /// stand side by side: two people who each make an offer, and each answer the other's, shall
     /// not void both.
     pub(super) fn rival(&self, way: Way, offerer: bool) -> Option<SessionId> {
-        let by_hand = way != Way::Broker;
+        let by_hand = way.is_by_hand();
         self.iter()
-            .find(|it| (it.way != Way::Broker) == by_hand && (!by_hand || it.offerer == offerer))
+            .find(|it| it.way.is_by_hand() == by_hand && (!by_hand || it.offerer == offerer))
             .map(|session| session.id)
     }
 

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::limits::{
-    DEAD_GRACE, KEY_LIFETIME, MAX_CANDIDATES, OFFER_REPEATS, PATH_DEAD, PING_INTERVAL, RTT_INTERVAL,
-};
+use super::limits::{KEY_LIFETIME, MAX_CANDIDATES, OFFER_REPEATS};
 use super::pending::Pending;
+use super::pulse::Pulse;
 use super::rekey::Rekey;
 use super::trickle::Trickle;
 use crate::handshake::{Initiator, Mode, Responder, SessionKeys};
@@ -13,11 +12,13 @@ use crate::signal::{
     Answer, Candidate, Capabilities, Challenge, Description, IceCredentials, Offer, SessionId,
 };
 
-/// How the offer and the answer of a session travel.
+/// How the offer and the answer of a session travel, and what kind of session it becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// By the inboxes.
+    /// By the inboxes, for a data channel.
     Broker,
+    /// By the inboxes, for a session whose frames a relay passes on.
+    Relay,
     /// People carry them. The offer is open for so long.
     Hand { lifetime: Duration },
 }
@@ -26,14 +27,19 @@ impl Way {
     pub(super) const fn mode(self) -> Mode {
         match self {
             Self::Broker => Mode::Broker,
+            Self::Relay => Mode::Relay,
             Self::Hand { .. } => Mode::Manual,
         }
+    }
+
+    pub(super) const fn is_by_hand(self) -> bool {
+        matches!(self, Self::Hand { .. })
     }
 
     /// How long the first checks of ICE must go on, where that is longer than usual.
     pub(super) const fn patience(self) -> Option<Duration> {
         match self {
-            Self::Broker => None,
+            Self::Broker | Self::Relay => None,
             Self::Hand { lifetime } => Some(lifetime),
         }
     }
@@ -148,37 +154,6 @@ impl Link {
     }
 }
 
-/// Signs of life of a live session.
-#[derive(Debug)]
-pub(super) struct Pulse {
-    pub(super) since: Instant,
-    pub(super) last_opened: Instant,
-    pub(super) last_ping: Option<Instant>,
-    pub(super) awaited: Option<(u64, Instant)>,
-    pub(super) rtt: Option<Duration>,
-    pub(super) rtt_at: Option<Instant>,
-    /// Since when the path is dead.
-    pub(super) dead_since: Option<Instant>,
-    /// The next try to have the session replaced.
-    pub(super) next_renewal: Instant,
-}
-
-impl Pulse {
-    /// When something is to be done if nothing is heard until then. Without signaling a dead path
-    /// is waited for until the keys end.
-    pub(super) fn deadline(&self, signaling: bool) -> Instant {
-        let quiet = self.last_opened + PING_INTERVAL;
-        let measure = self.rtt_at.map_or(quiet, |at| at + RTT_INTERVAL);
-        let paced = self.last_ping.map(|at| at + PING_INTERVAL);
-        let ping = paced.map_or(quiet, |paced| quiet.min(measure).max(paced));
-        let death = match self.dead_since {
-            Some(since) => signaling.then_some(since + DEAD_GRACE),
-            None => Some(self.last_opened + PATH_DEAD),
-        };
-        death.map_or(ping, |death| ping.min(death)).min(self.next_renewal)
-    }
-}
-
 impl Session {
     pub(super) fn new(
         id: SessionId,
@@ -268,7 +243,7 @@ impl Session {
     /// The peer was told the description (after a restart: the credentials), so candidates may
     /// follow. By hand all that there are stand in the description.
     pub(super) fn described(&self) -> bool {
-        if self.way != Way::Broker && self.pulse().is_none() {
+        if self.way.is_by_hand() && self.pulse().is_none() {
             return false;
         }
         if self.ice.local > 0 && self.ice.credentials.is_none() {

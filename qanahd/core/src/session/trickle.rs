@@ -2,8 +2,13 @@
 
 use std::time::Instant;
 
+use rand_core::CryptoRngCore;
+
 use super::limits::{CANDIDATE_WINDOW, MAX_CANDIDATES};
-use crate::signal::Candidate;
+use super::machine::Machine;
+use super::state::{Session, Stage};
+use super::{Output, RtcCommand};
+use crate::signal::{Candidate, Candidates, Message, SessionId};
 
 /// What was found so far in one ICE generation, and how much of it the peer was told.
 #[derive(Debug, Default)]
@@ -76,5 +81,71 @@ impl Trickle {
     /// Everything again, for a peer that may have missed some of it.
     pub(super) fn all(&self) -> Option<(Vec<Candidate>, bool)> {
         (!self.found.is_empty()).then(|| (self.found.clone(), self.complete))
+    }
+}
+
+impl Session {
+    /// All candidates so far, for a peer that may have missed some.
+    pub(super) fn all_candidates(&self) -> Option<Output> {
+        let (candidates, end) = self.trickle.all()?;
+        Some(Output::Send(Message::Candidates(self.candidates(candidates, end))))
+    }
+}
+
+impl<R: CryptoRngCore> Machine<R> {
+    /// The WebRTC stack has found a candidate.
+    pub fn found_candidate(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        generation: u32,
+        candidate: Candidate,
+    ) {
+        if let Some(session) = self.session_mut(id)
+            && session.ice.local == generation
+        {
+            session.trickle.add(now, candidate);
+        }
+    }
+
+    /// The WebRTC stack has found all candidates there are.
+    pub fn gathered(&mut self, now: Instant, id: SessionId, generation: u32) {
+        if let Some(session) = self.session_mut(id)
+            && session.ice.local == generation
+        {
+            session.trickle.finish(now);
+            self.drive_attempt(now, id);
+        }
+    }
+
+    /// Candidates of the first generation; those of a restart are `live`'s business.
+    pub(super) fn on_first_candidates(&mut self, message: Candidates) {
+        let Some(session) = self.session_mut(message.session).filter(|it| it.ice.remote == 0)
+        else {
+            self.refused += 1;
+            return;
+        };
+        let awaits_answer = matches!(
+            session.stage,
+            Stage::DescribingOffer { .. } | Stage::GatheringOffer { .. } | Stage::Offered { .. }
+        );
+        if awaits_answer {
+            let room = MAX_CANDIDATES.saturating_sub(session.early.len());
+            session.early.extend(message.candidates.into_iter().take(room));
+        } else {
+            self.add_candidates(message);
+        }
+    }
+
+    /// Hands on what is new of the peer's candidates: each costs checks of every pair it makes.
+    pub(super) fn add_candidates(&mut self, message: Candidates) {
+        let (id, generation) = (message.session, message.generation);
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        let candidates = session.take_candidates(message.candidates);
+        if !candidates.is_empty() {
+            self.emit(Output::Rtc(id, RtcCommand::AddCandidates { generation, candidates }));
+        }
     }
 }

@@ -71,6 +71,7 @@ fn check_carrier(message: &Message, carrier: Carrier) -> Result<(), &'static str
         (Carrier::Manual, Message::Offer(offer)) if offer.echo.is_some() => {
             Err("an offer by hand that echoes a challenge")
         }
+        (Carrier::Inbox, Message::Relayed(inner)) => check_carrier(inner, carrier),
         (Carrier::Inbox, _) | (Carrier::Manual, Message::Offer(_) | Message::Answer(_)) => Ok(()),
         (Carrier::Manual, _) => Err("neither offer nor answer, but by hand"),
     }

@@ -54,6 +54,9 @@ pub enum Message {
     Candidates(Candidates),
     /// The sender has closed this session.
     Bye(Bye),
+    /// Hello, offer, answer or bye of the session that goes by a relay. It has challenges and ids of its
+    /// own, so that neither session of a pair disturbs the other.
+    Relayed(Box<Message>),
 }
 
 /// "I am here."
@@ -140,9 +143,20 @@ impl Bye {
     }
 }
 
-/// What an SDP would say, in its few fields.
+/// What each end of a session tells the other in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
+    /// The receiver index that frames to the sender of this description carry.
+    pub index: u32,
+    /// What the sender can do.
+    pub capabilities: Capabilities,
+    /// How to make a data channel to the sender; absent where a relay passes the frames on.
+    pub rtc: Option<RtcDescription>,
+}
+
+/// What an SDP would say, in its few fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RtcDescription {
     /// ICE user name fragment and password.
     pub ice: IceCredentials,
     /// SHA-256 of the DTLS certificate.
@@ -153,10 +167,6 @@ pub struct Description {
     pub sctp_port: u16,
     /// Largest data channel message that the sender takes, in bytes.
     pub max_message_size: u32,
-    /// The receiver index that frames to the sender of this description carry.
-    pub index: u32,
-    /// What the sender can do.
-    pub capabilities: Capabilities,
     /// Candidates known so far; at most 32.
     pub candidates: Vec<Candidate>,
 }
@@ -206,6 +216,8 @@ pub struct Capabilities {
     pub rekey: bool,
     /// Passes signaling on for others.
     pub mesh_signaling: bool,
+    /// Lets a session go that carries nothing. Only where both ends say so is one ended for that.
+    pub lazy: bool,
 }
 
 /// What kind of address a candidate is (RFC 8445, section 4).

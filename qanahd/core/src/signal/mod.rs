@@ -19,6 +19,6 @@ pub(crate) use keys::agree;
 pub use keys::{InboxId, KeyAgreementError, PairKeys};
 pub use message::{
     Answer, Bye, Candidate, CandidateKind, Candidates, Capabilities, Challenge, Description,
-    DtlsRole, Hello, IceCredentials, Message, Offer, SessionId,
+    DtlsRole, Hello, IceCredentials, Message, Offer, RtcDescription, SessionId,
 };
 pub use name::PeerName;

@@ -4,22 +4,12 @@ use proptest::prelude::*;
 
 use super::{
     Answer, Bye, Candidate, CandidateKind, Candidates, Capabilities, Challenge, Description,
-    DtlsRole, Hello, IceCredentials, Message, Offer, SessionId,
+    DtlsRole, Hello, IceCredentials, Message, Offer, RtcDescription, SessionId,
 };
 
 /// A description as a machine on a LAN behind a NAT would make it.
 pub(crate) fn description() -> Description {
-    let candidate = |kind, priority, address: &str| Candidate {
-        kind,
-        priority,
-        address: address.parse().unwrap(),
-    };
     Description {
-        ice: IceCredentials { ufrag: "xJ4n+Q2a".into(), pwd: "bT7/kQmZ0aWcE5xVhL9uR3yD".into() },
-        fingerprint: [0xa5; 32],
-        role: DtlsRole::ActPass,
-        sctp_port: 5000,
-        max_message_size: 262_144,
         index: 0x0102_0304,
         capabilities: Capabilities {
             max_frame: 65_535,
@@ -27,6 +17,23 @@ pub(crate) fn description() -> Description {
             tcp_segments: true,
             ..Capabilities::default()
         },
+        rtc: Some(rtc()),
+    }
+}
+
+/// The part of it that WebRTC is interested in.
+pub(crate) fn rtc() -> RtcDescription {
+    let candidate = |kind, priority, address: &str| Candidate {
+        kind,
+        priority,
+        address: address.parse().unwrap(),
+    };
+    RtcDescription {
+        ice: IceCredentials { ufrag: "xJ4n+Q2a".into(), pwd: "bT7/kQmZ0aWcE5xVhL9uR3yD".into() },
+        fingerprint: [0xa5; 32],
+        role: DtlsRole::ActPass,
+        sctp_port: 5000,
+        max_message_size: 262_144,
         candidates: vec![
             candidate(CandidateKind::Host, 2_130_706_431, "192.0.2.10:49152"),
             candidate(CandidateKind::Host, 2_130_706_175, "[2001:db8::10]:49153"),
@@ -61,8 +68,8 @@ fn candidate() -> impl Strategy<Value = Candidate> {
 }
 
 fn capabilities() -> impl Strategy<Value = Capabilities> {
-    (any::<u32>(), any::<u16>(), any::<[bool; 6]>()).prop_map(|(max_frame, max_packets, flags)| {
-        let [tcp_segments, udp_segments, datagrams, relay, rekey, mesh_signaling] = flags;
+    (any::<u32>(), any::<u16>(), any::<[bool; 7]>()).prop_map(|(max_frame, max_packets, flags)| {
+        let [tcp_segments, udp_segments, datagrams, relay, rekey, mesh_signaling, lazy] = flags;
         Capabilities {
             max_frame,
             max_packets,
@@ -72,12 +79,18 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
             relay,
             rekey,
             mesh_signaling,
+            lazy,
         }
     })
 }
 
 /// Any description that may be sent.
 pub(crate) fn any_description() -> impl Strategy<Value = Description> {
+    (any::<u32>(), capabilities(), prop::option::of(any_rtc()))
+        .prop_map(|(index, capabilities, rtc)| Description { index, capabilities, rtc })
+}
+
+fn any_rtc() -> impl Strategy<Value = RtcDescription> {
     let role =
         prop_oneof![Just(DtlsRole::ActPass), Just(DtlsRole::Active), Just(DtlsRole::Passive)];
     (
@@ -86,24 +99,11 @@ pub(crate) fn any_description() -> impl Strategy<Value = Description> {
         role,
         1..=u16::MAX,
         1312..=u32::MAX,
-        any::<u32>(),
-        capabilities(),
         prop::collection::vec(candidate(), 0..=32),
     )
-        .prop_map(
-            |(ice, fingerprint, role, sctp_port, max_message_size, index, capabilities, list)| {
-                Description {
-                    ice,
-                    fingerprint,
-                    role,
-                    sctp_port,
-                    max_message_size,
-                    index,
-                    capabilities,
-                    candidates: list,
-                }
-            },
-        )
+        .prop_map(|(ice, fingerprint, role, sctp_port, max_message_size, candidates)| {
+            RtcDescription { ice, fingerprint, role, sctp_port, max_message_size, candidates }
+        })
 }
 
 fn challenge() -> impl Strategy<Value = Challenge> {
@@ -128,6 +128,13 @@ fn batch() -> impl Strategy<Value = Candidates> {
 
 /// Any message that may be sent to an inbox.
 pub(crate) fn any_message() -> impl Strategy<Value = Message> {
+    let relayed = any_direct_message()
+        .prop_filter("of a session by a relay", |it| !matches!(it, Message::Candidates(_)))
+        .prop_map(|inner| Message::Relayed(Box::new(inner)));
+    prop_oneof![3 => any_direct_message(), 1 => relayed]
+}
+
+fn any_direct_message() -> impl Strategy<Value = Message> {
     let noise = || prop::collection::vec(any::<u8>(), 48..=2048);
     let hello = (challenge(), prop::option::of(challenge()), prop::option::of(session()));
     prop_oneof![

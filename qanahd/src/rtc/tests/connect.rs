@@ -99,7 +99,7 @@ fn refuses_to_gather_from_no_address_or_from_all() {
 fn another_fingerprint_does_not_connect() {
     in_namespace(|| async {
         for wrong in [0, 1] {
-            let tamper = |side: usize, description: &mut Description| {
+            let tamper = |side: usize, description: &mut RtcDescription| {
                 description.fingerprint[7] ^= u8::from(side == wrong);
             };
             let mut lab = Lab::with(&settings(&[A4]), &settings(&[B4]), tamper).await;
@@ -225,8 +225,7 @@ fn a_patient_answerer_waits_for_its_answer_to_arrive() {
         };
         let patient = Settings { patience: Duration::from_secs(3600), ..settings(&[B4]) };
         let (a, offer) = Connection::offer(&settings(&[A4]), sink(0)).await.unwrap();
-        let (b, answer) =
-            Connection::answer(&patient, &description(&offer), sink(1)).await.unwrap();
+        let (b, answer) = Connection::answer(&patient, &offer, sink(1)).await.unwrap();
         let mut candidates = Vec::new();
         let wait = tokio::time::sleep(Duration::from_secs(14));
         tokio::pin!(wait);
@@ -242,7 +241,7 @@ fn a_patient_answerer_waits_for_its_answer_to_arrive() {
         }
         let of = |side| candidates.iter().filter(move |one| one.0 == side).map(|one| one.1);
         b.add_candidates(0, &of(0).collect::<Vec<_>>()).await.unwrap();
-        let mut answer = description(&answer);
+        let mut answer = answer;
         answer.candidates = of(1).collect();
         a.accept_answer(&answer).await.unwrap();
         let mut open = 0;

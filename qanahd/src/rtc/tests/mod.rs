@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use nix::sched::{CloneFlags, unshare};
-use qanah_core::signal::{Capabilities, Description};
+use qanah_core::signal::{DtlsRole, RtcDescription};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -101,19 +101,6 @@ fn settings(addresses: &[&str]) -> Settings {
     }
 }
 
-fn description(local: &LocalDescription) -> Description {
-    Description {
-        ice: local.ice.clone(),
-        fingerprint: local.fingerprint,
-        role: local.role,
-        sctp_port: local.sctp_port,
-        max_message_size: local.max_message_size,
-        index: 0,
-        capabilities: Capabilities::default(),
-        candidates: Vec::new(),
-    }
-}
-
 /// One side and what it has reported.
 #[derive(Default)]
 struct Side {
@@ -166,7 +153,7 @@ impl Lab {
     async fn with(
         offerer: &Settings,
         answerer: &Settings,
-        tamper: impl Fn(usize, &mut Description),
+        tamper: impl Fn(usize, &mut RtcDescription),
     ) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let sink = |side: usize| -> EventSink {
@@ -177,11 +164,11 @@ impl Lab {
         };
         let (a, local) = Connection::offer(offerer, sink(0)).await.unwrap();
         assert_eq!(local.role, DtlsRole::ActPass);
-        let mut offer = description(&local);
+        let mut offer = local.clone();
         tamper(0, &mut offer);
         let (b, answer) = Connection::answer(answerer, &offer, sink(1)).await.unwrap();
         assert_eq!(answer.role, DtlsRole::Active);
-        let mut answer = description(&answer);
+        let mut answer = answer;
         tamper(1, &mut answer);
         a.accept_answer(&answer).await.unwrap();
         let side = |connection| Side { connection: Some(connection), ..Side::default() };

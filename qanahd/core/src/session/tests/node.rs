@@ -110,6 +110,7 @@ impl Node {
         seed: u64,
     ) -> Self {
         let settings = Settings {
+            kind: SessionKind::Direct,
             me: Arc::clone(&secret),
             peer: peer.public_key(),
             psk,

@@ -219,7 +219,7 @@ impl World {
             Happening::Described(id) => {
                 let offers = node.offered.contains(&id);
                 let role = if offers { DtlsRole::ActPass } else { DtlsRole::Active };
-                node.machine.described(now, id, Description { role, ..description() });
+                node.machine.described(now, id, RtcDescription { role, ..description() });
             }
             Happening::Candidate(id) => node.machine.found_candidate(now, id, 0, candidate(at)),
             Happening::Gathered(id) => node.machine.gathered(now, id, 0),
@@ -382,15 +382,13 @@ fn candidate(at: usize) -> Candidate {
 }
 
 /// What the pretended WebRTC stack says of itself.
-pub(super) fn description() -> Description {
-    Description {
+pub(super) fn description() -> RtcDescription {
+    RtcDescription {
         ice: IceCredentials { ufrag: "abcd".to_owned(), pwd: "abcdefghijklmnopqrstuv".to_owned() },
         fingerprint: [7; 32],
         role: DtlsRole::ActPass,
         sctp_port: 5000,
         max_message_size: 65_536,
-        index: 0,
-        capabilities: Capabilities::default(),
         candidates: Vec::new(),
     }
 }

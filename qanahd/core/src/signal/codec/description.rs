@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::{MAX_CANDIDATES, MAX_DESCRIPTION, Malformed};
 use crate::signal::message::{
-    Candidate, CandidateKind, Capabilities, Description, DtlsRole, IceCredentials,
+    Candidate, CandidateKind, Capabilities, Description, DtlsRole, IceCredentials, RtcDescription,
 };
 
 /// One sealed packet of the smallest MTU that IPv6 allows (1280 bytes, 16 header, 16 tag): who
@@ -53,6 +53,8 @@ struct WireCapabilities {
     rekey: bool,
     #[prost(bool, tag = "8")]
     mesh_signaling: bool,
+    #[prost(bool, tag = "9")]
+    lazy: bool,
 }
 
 impl From<Capabilities> for WireCapabilities {
@@ -66,6 +68,7 @@ impl From<Capabilities> for WireCapabilities {
             relay: own.relay,
             rekey: own.rekey,
             mesh_signaling: own.mesh_signaling,
+            lazy: own.lazy,
         }
     }
 }
@@ -82,29 +85,33 @@ impl From<WireCapabilities> for Capabilities {
             relay: wire.relay,
             rekey: wire.rekey,
             mesh_signaling: wire.mesh_signaling,
+            lazy: wire.lazy,
         }
     }
 }
 
 /// Turns a description into the payload of a Noise message.
 pub(crate) fn encode_description(description: &Description) -> Result<Vec<u8>, Malformed> {
-    check_description(description)?;
-    let wire = WireDescription {
-        ufrag: description.ice.ufrag.clone(),
-        pwd: description.ice.pwd.clone(),
-        fingerprint: description.fingerprint.to_vec(),
-        role: match description.role {
-            DtlsRole::ActPass => 0,
-            DtlsRole::Active => 1,
-            DtlsRole::Passive => 2,
-        },
-        sctp_port: description.sctp_port.into(),
-        max_message_size: description.max_message_size,
+    let mut wire = WireDescription {
         index: description.index,
         capabilities: (description.capabilities != Capabilities::default())
             .then(|| description.capabilities.into()),
-        candidates: write_candidates(&description.candidates),
+        ..WireDescription::default()
     };
+    if let Some(rtc) = &description.rtc {
+        check_rtc(rtc)?;
+        wire.ufrag.clone_from(&rtc.ice.ufrag);
+        wire.pwd.clone_from(&rtc.ice.pwd);
+        wire.fingerprint = rtc.fingerprint.to_vec();
+        wire.role = match rtc.role {
+            DtlsRole::ActPass => 0,
+            DtlsRole::Active => 1,
+            DtlsRole::Passive => 2,
+        };
+        wire.sctp_port = rtc.sctp_port.into();
+        wire.max_message_size = rtc.max_message_size;
+        wire.candidates = write_candidates(&rtc.candidates);
+    }
     let bytes = wire.encode_to_vec();
     if bytes.len() > MAX_DESCRIPTION {
         return Err(Malformed("the description is too long"));
@@ -119,7 +126,17 @@ pub(crate) fn decode_description(bytes: &[u8]) -> Result<Description, Malformed>
     }
     let wire =
         WireDescription::decode(bytes).map_err(|_| Malformed("the description is not protobuf"))?;
-    let description = Description {
+    let is_bare = WireDescription { index: 0, capabilities: None, ..wire.clone() }
+        == WireDescription::default();
+    Ok(Description {
+        index: wire.index,
+        capabilities: wire.capabilities.clone().unwrap_or_default().into(),
+        rtc: if is_bare { None } else { Some(read_rtc(wire)?) },
+    })
+}
+
+fn read_rtc(wire: WireDescription) -> Result<RtcDescription, Malformed> {
+    let rtc = RtcDescription {
         ice: IceCredentials { ufrag: wire.ufrag, pwd: wire.pwd },
         fingerprint: wire
             .fingerprint
@@ -134,23 +151,21 @@ pub(crate) fn decode_description(bytes: &[u8]) -> Result<Description, Malformed>
         sctp_port: u16::try_from(wire.sctp_port)
             .map_err(|_| Malformed("the SCTP port is above 65535"))?,
         max_message_size: wire.max_message_size,
-        index: wire.index,
-        capabilities: wire.capabilities.unwrap_or_default().into(),
         candidates: read_candidates(&wire.candidates)?,
     };
-    check_description(&description)?;
-    Ok(description)
+    check_rtc(&rtc)?;
+    Ok(rtc)
 }
 
-fn check_description(description: &Description) -> Result<(), Malformed> {
-    check_credentials(&description.ice)?;
-    if description.sctp_port == 0 {
+fn check_rtc(rtc: &RtcDescription) -> Result<(), Malformed> {
+    check_credentials(&rtc.ice)?;
+    if rtc.sctp_port == 0 {
         return Err(Malformed("the SCTP port is 0"));
     }
-    if description.max_message_size < MIN_MESSAGE_SIZE {
+    if rtc.max_message_size < MIN_MESSAGE_SIZE {
         return Err(Malformed("the largest message is below 1312 bytes"));
     }
-    if description.candidates.len() > MAX_CANDIDATES {
+    if rtc.candidates.len() > MAX_CANDIDATES {
         return Err(Malformed("more than 32 candidates"));
     }
     Ok(())

@@ -24,7 +24,7 @@ pub(crate) struct Malformed(pub(crate) &'static str);
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct WireMessage {
-    #[prost(oneof = "WireKind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "WireKind", tags = "1, 2, 3, 4, 5, 6")]
     kind: Option<WireKind>,
 }
 
@@ -40,7 +40,56 @@ enum WireKind {
     Candidates(WireCandidates),
     #[prost(message, tag = "5")]
     Bye(WireBye),
+    #[prost(message, tag = "6")]
+    Relayed(WireRelayed),
 }
+
+/// The same numbers as in [`WireMessage`]. There are no candidates where there is no ICE.
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireRelayed {
+    #[prost(oneof = "WireRelayedKind", tags = "1, 2, 3, 5")]
+    kind: Option<WireRelayedKind>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum WireRelayedKind {
+    #[prost(message, tag = "1")]
+    Hello(WireHello),
+    #[prost(message, tag = "2")]
+    Offer(WireOffer),
+    #[prost(message, tag = "3")]
+    Answer(WireAnswer),
+    #[prost(message, tag = "5")]
+    Bye(WireBye),
+}
+
+impl From<WireRelayedKind> for WireKind {
+    fn from(kind: WireRelayedKind) -> Self {
+        match kind {
+            WireRelayedKind::Hello(hello) => Self::Hello(hello),
+            WireRelayedKind::Offer(offer) => Self::Offer(offer),
+            WireRelayedKind::Answer(answer) => Self::Answer(answer),
+            WireRelayedKind::Bye(bye) => Self::Bye(bye),
+        }
+    }
+}
+
+impl TryFrom<WireKind> for WireRelayedKind {
+    type Error = Malformed;
+
+    fn try_from(kind: WireKind) -> Result<Self, Malformed> {
+        Ok(match kind {
+            WireKind::Hello(hello) => Self::Hello(hello),
+            WireKind::Offer(offer) => Self::Offer(offer),
+            WireKind::Answer(answer) => Self::Answer(answer),
+            WireKind::Bye(bye) => Self::Bye(bye),
+            WireKind::Candidates(_) | WireKind::Relayed(_) => return Err(NOT_RELAYED),
+        })
+    }
+}
+
+/// What no session by a relay has.
+const NOT_RELAYED: Malformed = Malformed("a message that a session by a relay does not have");
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct WireHello {
@@ -118,7 +167,11 @@ fn session_id(bytes: &[u8]) -> Result<SessionId, Malformed> {
 /// Turns a message into protobuf.
 pub(super) fn encode(message: &Message) -> Result<Vec<u8>, Malformed> {
     check(message)?;
-    let kind = match message {
+    Ok(WireMessage { kind: Some(write(message)?) }.encode_to_vec())
+}
+
+fn write(message: &Message) -> Result<WireKind, Malformed> {
+    Ok(match message {
         Message::Hello(hello) => WireKind::Hello(WireHello {
             challenge: hello.challenge.0.to_vec(),
             echo: hello.echo.map_or_else(Vec::new, |echo| echo.0.to_vec()),
@@ -153,14 +206,26 @@ pub(super) fn encode(message: &Message) -> Result<Vec<u8>, Malformed> {
         Message::Bye(bye) => {
             WireKind::Bye(WireBye { session: bye.session.0.to_vec(), mac: bye.mac.to_vec() })
         }
-    };
-    Ok(WireMessage { kind: Some(kind) }.encode_to_vec())
+        Message::Relayed(inner) => {
+            let kind = WireRelayedKind::try_from(write(inner)?)?;
+            WireKind::Relayed(WireRelayed { kind: Some(kind) })
+        }
+    })
 }
 
 /// Reads a message from protobuf. The bytes are from the peer: the envelope was opened.
 pub(super) fn decode(bytes: &[u8]) -> Result<Message, Malformed> {
     let wire = WireMessage::decode(bytes).map_err(|_| Malformed("is not protobuf"))?;
-    let message = match wire.kind.ok_or(Malformed("unknown kind"))? {
+    let message = read(wire.kind.ok_or(UNKNOWN_KIND)?)?;
+    check(&message)?;
+    Ok(message)
+}
+
+const UNKNOWN_KIND: Malformed = Malformed("unknown kind");
+
+/// Recursion ends at once: what is relayed cannot hold what is relayed.
+fn read(kind: WireKind) -> Result<Message, Malformed> {
+    Ok(match kind {
         WireKind::Hello(hello) => Message::Hello(Hello {
             challenge: required(&hello.challenge, "the challenge is not 16 bytes")
                 .map(Challenge)?,
@@ -181,9 +246,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Message, Malformed> {
             session: session_id(&bye.session)?,
             mac: required(&bye.mac, "the MAC is not 16 bytes")?,
         }),
-    };
-    check(&message)?;
-    Ok(message)
+        WireKind::Relayed(relayed) => {
+            let inner = relayed.kind.ok_or(UNKNOWN_KIND)?;
+            Message::Relayed(Box::new(read(inner.into())?))
+        }
+    })
 }
 
 fn candidates(batch: WireCandidates) -> Result<Candidates, Malformed> {
@@ -224,6 +291,10 @@ fn check(message: &Message) -> Result<(), Malformed> {
             }
         }
         Message::Hello(_) | Message::Bye(_) => Ok(()),
+        Message::Relayed(inner) => match **inner {
+            Message::Candidates(_) | Message::Relayed(_) => Err(NOT_RELAYED),
+            _ => check(inner),
+        },
     }
 }
 

@@ -1,8 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::signal::samples::{any_description, any_message, description};
-use crate::signal::{Candidate, CandidateKind, Description, DtlsRole, IceCredentials};
+use crate::signal::samples::{any_description, any_message, description, rtc};
+use crate::signal::{
+    Candidate, CandidateKind, Description, DtlsRole, IceCredentials, RtcDescription,
+};
+
+fn with(rtc: RtcDescription) -> Description {
+    Description { rtc: Some(rtc), ..description() }
+}
 
 fn offer(noise: usize) -> Message {
     Message::Offer(Offer {
@@ -17,8 +23,8 @@ fn restart() -> Candidates {
     Candidates {
         session: SessionId([1; 16]),
         generation: 1,
-        credentials: Some(description().ice),
-        candidates: description().candidates,
+        credentials: Some(rtc().ice),
+        candidates: rtc().candidates,
         end: false,
         mac: Some([4; 16]),
     }
@@ -29,18 +35,18 @@ fn descriptions_are_short() {
     let bytes = encode_description(&description()).unwrap();
     println!("a description with three candidates: {} bytes", bytes.len());
     assert!(bytes.len() < 200, "{} bytes", bytes.len());
-    let mut most = description();
+    let mut most = rtc();
     most.ice.ufrag = "x".repeat(32);
     most.ice.pwd = "x".repeat(64);
-    most.candidates = vec![description().candidates[1]; MAX_CANDIDATES];
-    let bytes = encode_description(&most).unwrap();
+    most.candidates = vec![rtc().candidates[1]; MAX_CANDIDATES];
+    let bytes = encode_description(&with(most)).unwrap();
     println!("the longest that is of use: {} bytes", bytes.len());
     assert!(bytes.len() <= MAX_DESCRIPTION);
 }
 
 #[test]
 fn a_description_that_breaks_a_rule_is_refused_both_ways() {
-    type Change = fn(&mut Description);
+    type Change = fn(&mut RtcDescription);
     let changes: [(Change, &str); 8] = [
         (|d| d.ice.ufrag = "abc".into(), "fragment"),
         (|d| d.ice.ufrag = "x".repeat(33), "fragment"),
@@ -52,9 +58,9 @@ fn a_description_that_breaks_a_rule_is_refused_both_ways() {
         (|d| d.candidates = vec![d.candidates[0]; MAX_CANDIDATES + 1], "candidates"),
     ];
     for (change, what) in changes {
-        let mut broken = description();
+        let mut broken = rtc();
         change(&mut broken);
-        let error = encode_description(&broken).unwrap_err();
+        let error = encode_description(&with(broken)).unwrap_err();
         assert!(error.0.contains(what), "{} is not about {what}", error.0);
     }
 }
@@ -134,10 +140,10 @@ fn addresses_that_nobody_can_be_reached_at_are_left_out() {
             })
             .collect()
     };
-    let mut sent = description();
-    sent.candidates = [list(&refused), list(&taken)].concat();
+    let candidates = [list(&refused), list(&taken)].concat();
+    let sent = with(RtcDescription { candidates, ..rtc() });
     let received = decode_description(&encode_description(&sent).unwrap()).unwrap();
-    assert_eq!(received.candidates, list(&taken));
+    assert_eq!(received.rtc.unwrap().candidates, list(&taken));
     // A peer that sends them all the same gains nothing.
     for candidate in list(&refused) {
         let mut bytes = vec![1, 0, 0, 0, 1];
@@ -187,6 +193,32 @@ fn a_restart_mac_covers_every_part_and_its_bounds() {
 }
 
 #[test]
+fn a_description_without_a_channel_is_all_or_nothing() {
+    let bare = Description { rtc: None, ..description() };
+    let bytes = encode_description(&bare).unwrap();
+    assert_eq!(decode_description(&bytes), Ok(bare.clone()));
+    for part in [field(1, b"abcd"), field(9, &[9]), vec![5 << 3, 1], vec![6 << 3, 0x80, 0x80, 4]] {
+        let bytes = [bytes.clone(), part].concat();
+        assert!(decode_description(&bytes).is_err(), "{bytes:02x?}");
+    }
+}
+
+#[test]
+fn what_goes_by_a_relay_has_no_candidates_and_goes_by_no_second_one() {
+    let relayed = |inner| Message::Relayed(Box::new(inner));
+    let offered = relayed(offer(48));
+    assert_eq!(decode(&encode(&offered).unwrap()), Ok(offered.clone()));
+    for inner in [offered, Message::Candidates(restart()), offer(MIN_NOISE - 1)] {
+        assert!(encode(&relayed(inner)).is_err());
+    }
+    // As a peer could write them: a known number with an unknown kind in it.
+    let batch = encode(&Message::Candidates(restart())).unwrap();
+    for inner in [batch, field(6, &[]), Vec::new()] {
+        assert_eq!(decode(&field(6, &inner)), Err(Malformed("unknown kind")));
+    }
+}
+
+#[test]
 fn noise_messages_have_limits() {
     for length in [0, MIN_NOISE - 1, MAX_NOISE + 1] {
         assert!(encode(&offer(length)).is_err(), "{length}");
@@ -211,8 +243,7 @@ fn ids_have_exactly_16_bytes() {
 #[test]
 fn every_role_has_a_number() {
     for role in [DtlsRole::ActPass, DtlsRole::Active, DtlsRole::Passive] {
-        let mut sent = description();
-        sent.role = role;
+        let sent = with(RtcDescription { role, ..rtc() });
         assert_eq!(decode_description(&encode_description(&sent).unwrap()), Ok(sent));
     }
 }

@@ -5,10 +5,10 @@ use rand_chacha::rand_core::SeedableRng;
 use super::*;
 use crate::handshake::{Identity, Initiator, Mode, Responder};
 use crate::key::{PresharedKey, SecretKey};
-use crate::signal::samples::description;
+use crate::signal::samples::{description, rtc};
 use crate::signal::vectors::Vectors;
 use crate::signal::{
-    Answer, Capabilities, Description, DtlsRole, IceCredentials, Offer, SessionId,
+    Answer, Capabilities, Description, DtlsRole, IceCredentials, Offer, RtcDescription, SessionId,
 };
 
 fn rng() -> ChaCha20Rng {
@@ -43,8 +43,11 @@ fn one_part() -> (Part, String) {
 /// of credentials that the WebRTC stack makes.
 fn typical(role: DtlsRole) -> Description {
     Description {
-        ice: IceCredentials { ufrag: "u".repeat(16), pwd: "p".repeat(32) },
-        role,
+        rtc: Some(RtcDescription {
+            ice: IceCredentials { ufrag: "u".repeat(16), pwd: "p".repeat(32) },
+            role,
+            ..rtc()
+        }),
         capabilities: Capabilities {
             max_frame: 65_567,
             max_packets: 128,

@@ -1,0 +1,148 @@
+//! Random histories of a mesh: whatever happened, once it is quiet everybody who can be reached is, by one session
+//! and the best way. A history that fails is made shorter until it fails no more.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::node::Behaviour;
+use super::world::{Faults, World};
+use crate::session::SessionKind;
+
+/// More by `QANAH_SIM_SEEDS`, as for the histories of one pair.
+fn histories() -> u32 {
+    let text = std::env::var("QANAH_SIM_SEEDS").ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(30)
+}
+
+/// Something that happens to a mesh.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Cut(usize, usize),
+    CutOneWay(usize, usize),
+    Mend(usize, usize),
+    Restart(usize),
+    RestartBoth(usize, usize),
+    Broker(bool),
+    Traffic(usize, usize),
+    /// A machine sleeps: nothing gets to it or from it, and its time stands still for others only.
+    Isolate(usize),
+    Rejoin(usize),
+}
+
+fn act(nodes: usize) -> impl Strategy<Value = Act> {
+    let node = move || 0..nodes;
+    let two = move || (0..nodes, 1..nodes).prop_map(move |(a, step)| (a, (a + step) % nodes));
+    prop_oneof![
+        4 => two().prop_map(|(a, b)| Act::Cut(a, b)),
+        1 => two().prop_map(|(a, b)| Act::CutOneWay(a, b)),
+        4 => two().prop_map(|(a, b)| Act::Mend(a, b)),
+        2 => node().prop_map(Act::Restart),
+        1 => two().prop_map(|(a, b)| Act::RestartBoth(a, b)),
+        1 => any::<bool>().prop_map(Act::Broker),
+        2 => two().prop_map(|(a, b)| Act::Traffic(a, b)),
+        1 => node().prop_map(Act::Isolate),
+        1 => node().prop_map(Act::Rejoin),
+    ]
+}
+
+fn perform(world: &mut World, act: Act) {
+    let all = world.nodes.len();
+    match act {
+        Act::Cut(a, b) => world.cut(a, b),
+        Act::CutOneWay(a, b) => world.set_link(a, b, false),
+        Act::Mend(a, b) => world.mend(a, b),
+        Act::Restart(node) => world.restart(node),
+        Act::RestartBoth(a, b) => {
+            world.restart(a);
+            world.restart(b);
+        }
+        Act::Broker(up) => world.set_broker(up),
+        Act::Traffic(a, b) => {
+            for _ in 0..20 {
+                world.send_packet(a, b);
+                world.run_ms(100);
+            }
+        }
+        Act::Isolate(node) => (0..all).for_each(|other| world.cut(node, other)),
+        Act::Rejoin(node) => (0..all).for_each(|other| world.mend(node, other)),
+    }
+}
+
+/// Seconds of quiet after which everybody who can be reached is.
+const QUIET: u64 = 20;
+
+/// After a while without faults packets pass wherever there is a way.
+fn assert_reachable(world: &mut World) -> Result<(), TestCaseError> {
+    let all = world.nodes.len();
+    let pairs = move || (0..all).flat_map(move |a| (0..all).map(move |b| (a, b)));
+    let pairs: Vec<_> = pairs().filter(|(a, b)| a != b && world.is_reachable(*a, *b)).collect();
+    // As somebody would who pings all the time.
+    for _ in 0..QUIET {
+        for (a, b) in &pairs {
+            world.send_packet(*a, *b);
+        }
+        world.run(1);
+    }
+    let before: Vec<u32> = pairs.iter().map(|(a, b)| world.packets(*b, *a)).collect();
+    for (a, b) in &pairs {
+        world.send_packet(*a, *b);
+    }
+    world.run(1);
+    for ((a, b), before) in pairs.into_iter().zip(before) {
+        let passed = world.packets(b, a) - before;
+        prop_assert!(
+            passed == 1,
+            "{passed} packets from {a} to {b}: {:?}, {:?}",
+            world.way(a, b),
+            world.via(a, b)
+        );
+    }
+    Ok(())
+}
+
+/// After a longer while the way is the best one, and the same at both ends.
+fn assert_settled(world: &mut World) -> Result<(), TestCaseError> {
+    world.run(150);
+    let all = world.nodes.len();
+    for a in 0..all {
+        for b in a + 1..all {
+            let way = world.way(a, b);
+            let kind = way.map(|(kind, _)| kind);
+            let wanted = if world.is_linked(a, b) {
+                Some(SessionKind::Direct)
+            } else {
+                world.is_reachable(a, b).then_some(SessionKind::Relayed)
+            };
+            prop_assert_eq!(kind, wanted, "the way from {} to {}", a, b);
+            prop_assert_eq!(way, world.way(b, a), "two sessions between {} and {}", a, b);
+            prop_assert!(world.sessions(a, b) <= 3, "sessions leak");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn whatever_happens_everybody_is_reached_when_it_is_quiet() {
+    let config = Config { cases: histories(), failure_persistence: None, ..Config::default() };
+    // The same histories in each run, so that a failure is nobody's bad luck.
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[41; 32]);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let acts = prop::collection::vec((1..30_u64, act(4)), 1..20);
+    let outcome = runner.run(&(any::<u64>(), acts), |(seed, acts)| {
+        let mut world = World::new(seed, 4, Behaviour::default());
+        world.faults = Faults { lose: 20, repeat: 20, delay_ms: 1500, frames: 5 };
+        world.start();
+        for (seconds, act) in acts {
+            perform(&mut world, act);
+            world.run(seconds);
+        }
+        world.faults = Faults { delay_ms: 50, ..Faults::default() };
+        // Who was never connected to anybody needs a broker to begin.
+        world.set_broker(true);
+        assert_reachable(&mut world)?;
+        assert_settled(&mut world)
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}

@@ -1,0 +1,8 @@
+//! Meshes of several peers over links that are cut and a broker that fails.
+
+mod hands;
+mod histories;
+mod node;
+mod rules;
+mod sealed;
+mod world;

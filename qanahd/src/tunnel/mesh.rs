@@ -1,0 +1,157 @@
+//! What the tunnel does for, and hears of, pairs of other peers: signaling for others, questions who reaches
+//! whom, and the relays of peers that are not reached directly.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use qanah_core::frame::reach::{Reached, write_entries, write_names};
+use qanah_core::frame::{Control, Hop};
+use qanah_core::mesh::{Carrier, ReachOutput};
+use qanah_core::router::PeerId;
+use qanah_core::signal::PeerName;
+
+use super::actor::Actor;
+use crate::downlink::MeshMessage;
+use crate::stats::Drop;
+use crate::transit::OwnAddresses;
+
+impl Actor {
+    /// Takes on the peers and addresses of a configuration.
+    pub(super) fn name_peers(&mut self, addresses: Vec<ipnet::IpNet>) {
+        let names = self.members.names();
+        let by_id: HashMap<PeerId, PeerName> = names.iter().copied().collect();
+        if let Some(desk) = &self.shared.desk {
+            desk.peers.replace(names.iter().map(|(id, name)| (*name, *id)).collect());
+            desk.own.replace(OwnAddresses::new(addresses));
+            desk.retain(|peer| by_id.contains_key(&peer));
+            self.shared.reach.get_mut().set_peers(Instant::now(), &names);
+        }
+        self.shared.senders.borrow_mut().set_names(by_id);
+        self.choose_transit();
+    }
+
+    /// A peer says something about others.
+    pub(super) fn mesh(&mut self, from: PeerId, message: MeshMessage) {
+        let now = Instant::now();
+        match message {
+            MeshMessage::Signaling { hop: Hop::ToRelay, name, envelope } => {
+                self.pass_signaling_on(from, name, &envelope);
+            }
+            MeshMessage::Signaling { hop: Hop::FromRelay, name, envelope } => {
+                let reach = self.shared.reach.get_mut();
+                let Some(source) = reach.peer(name) else {
+                    return self.refused(from);
+                };
+                reach.heard(now, from, source);
+                self.touch(source, |peer, now| peer.envelope(now, &envelope));
+            }
+            MeshMessage::ReachQuery(id, names) => self.tell_reach(now, from, id, &names),
+            MeshMessage::ReachAnswer(id, reached) => {
+                self.shared.reach.get_mut().answer(now, from, id, &reached);
+            }
+        }
+        self.follow_reach();
+    }
+
+    /// Frames of `peer` come by `relay`.
+    pub(super) fn heard_by(&mut self, peer: PeerId, relay: PeerId) {
+        self.shared.reach.get_mut().heard(Instant::now(), relay, peer);
+        self.follow_reach();
+    }
+
+    fn refused(&self, from: PeerId) {
+        if let Some(member) = self.members.get(from) {
+            member.peer.stats.drops.count(Drop::RelayRefused);
+        }
+    }
+
+    /// An envelope that `from` wants the peer of this name to have. It is sealed; we only see between whom.
+    fn pass_signaling_on(&self, from: PeerId, name: PeerName, envelope: &[u8]) {
+        let to = self.shared.reach.borrow().peer(name).filter(|to| *to != from);
+        let to = to.and_then(|to| self.members.get(to)).filter(|to| {
+            let live = to.peer.paths.direct().live();
+            live.is_some_and(|(_, capabilities)| capabilities.mesh_signaling)
+        });
+        let source = self.members.get(from);
+        let (Some(to), Some(source)) = (to, source) else {
+            return self.refused(from);
+        };
+        let message = Control::Signaling { hop: Hop::FromRelay, name: source.peer.name, envelope };
+        let sent = self.shared.senders.borrow_mut().send_direct_control(to.peer.id, &message);
+        if let Err(cause) = sent {
+            source.peer.stats.drops.count(cause);
+        }
+    }
+
+    /// Answers which of these peers we have a direct session with that works. Of others nothing is said, not
+    /// even that they are configured.
+    fn tell_reach(&self, now: Instant, asker: PeerId, id: u32, names: &[PeerName]) {
+        let reach = self.shared.reach.borrow();
+        let reached: Vec<Reached> = names
+            .iter()
+            .filter_map(|name| {
+                let peer = reach.peer(*name).filter(|peer| *peer != asker)?;
+                let direct = self.members.get(peer)?.peer.paths.direct();
+                direct.is_usable(now).then(|| Reached { name: *name, rtt: direct.view().rtt })
+            })
+            .collect();
+        let answer = Control::ReachAnswer { id, entries: &write_entries(&reached) };
+        // It is asked again if this is lost.
+        let _ = self.shared.senders.borrow_mut().send_direct_control(asker, &answer);
+    }
+
+    /// Notes how a peer is now, for what it can do for others and others for it.
+    pub(super) fn observe(&mut self, id: PeerId) {
+        if self.shared.desk.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        let Some(member) = self.members.get(id) else {
+            return;
+        };
+        let paths = &member.peer.paths;
+        let live = paths.direct().live().filter(|_| paths.direct().is_usable(now));
+        let carrier = live.map(|(_, capabilities)| Carrier {
+            relays: capabilities.relay,
+            signals: capabilities.mesh_signaling,
+            rtt: paths.direct().view().rtt,
+        });
+        let (sought, silent) = (paths.is_sought(now), paths.is_relay_silent(now));
+        let reach = self.shared.reach.get_mut();
+        if silent && let Some(via) = reach.via(id) {
+            reach.shun(now, id, via);
+        }
+        if reach.observe(now, id, carrier, sought) {
+            self.choose_transit();
+        }
+    }
+
+    /// Packets for nobody's addresses go to the first peer of the configuration that is connected and relays.
+    fn choose_transit(&self) {
+        let relays = |peer: PeerId| self.shared.reach.borrow().relays(peer);
+        let first = self.members.iter().map(|member| member.peer.id).find(|id| relays(*id));
+        self.shared.senders.borrow_mut().set_transit(first);
+    }
+
+    /// Does what follows from who is reached by whom.
+    pub(super) fn follow_reach(&mut self) {
+        loop {
+            let output = self.shared.reach.get_mut().poll_output();
+            match output {
+                None => return,
+                Some(ReachOutput::Ask { carrier, id, names }) => {
+                    let query = Control::ReachQuery { id, names: &write_names(&names) };
+                    // Without an answer it is asked again.
+                    let _ = self.shared.senders.borrow_mut().send_direct_control(carrier, &query);
+                }
+                Some(ReachOutput::Changed { peer, fresh }) => {
+                    let reach = self.shared.reach.get_mut();
+                    let (carried, via) = (reach.is_carried(peer), reach.via(peer));
+                    // Before anything is sent by it.
+                    self.shared.senders.borrow_mut().set_via(peer, via);
+                    self.touch(peer, |it, now| it.paths.set_reach(now, carried, fresh, via));
+                }
+            }
+        }
+    }
+}
