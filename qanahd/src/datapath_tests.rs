@@ -55,7 +55,7 @@ async fn bench(room: usize) -> Bench {
 }
 
 /// A UDP packet over IPv4 with a zero (absent) UDP checksum.
-fn udp(from: &str, to: &str, port: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn udp(from: &str, to: &str, port: u16, payload: &[u8]) -> Vec<u8> {
     let octets = |text: &str| match text.parse().unwrap() {
         IpAddr::V4(ip) => ip.octets(),
         IpAddr::V6(_) => panic!("IPv4 only"),
@@ -207,6 +207,7 @@ fn outgoing(channel: &ChannelSender) -> NewSession {
         outlet: Outlet::Channel(channel.clone()),
         capabilities: Capabilities::default(),
         stats: Rc::default(),
+        address: Address { peer: PEER, session: SESSION, reports: mpsc::channel(1).0 },
     }
 }
 

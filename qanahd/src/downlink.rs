@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::BytesMut;
 use qanah_core::frame::{
@@ -19,6 +18,7 @@ use qanah_core::session::RekeyMessage;
 use qanah_core::signal::PeerName;
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::pace::Pace;
 use crate::platform::tun::TunDevice;
 use crate::relay::RelayDesk;
@@ -37,6 +37,8 @@ pub(crate) enum Heard {
     Control(Control<'static>),
     /// Frames of the session, which goes by relays, come by this one.
     By(PeerId),
+    /// Packets begin to flow out.
+    Sending,
     /// A control message about other peers.
     Mesh(MeshMessage),
     /// The channel has ended.
@@ -172,7 +174,7 @@ impl Inbound {
         };
         let is_newest = openers.newest() == Some(index);
         drop(openers);
-        self.session.opened.set(Some(Instant::now()));
+        self.session.opened.set(Some(clock::now()));
         // Told again with the next frame if there was no room for it.
         if is_newest
             && self.confirmed != Some(index)
@@ -251,7 +253,7 @@ impl Inbound {
         };
         let is_signaling = matches!(heard, Heard::Mesh(MeshMessage::Signaling { .. }));
         let pace = if is_signaling { &mut self.signaling } else { &mut self.control };
-        if !pace.allows(Instant::now()) || !self.address.try_tell(Happening::Heard(heard)) {
+        if !pace.allows(clock::now()) || !self.address.try_tell(Happening::Heard(heard)) {
             self.stats.drops.count(Drop::Busy);
         }
     }

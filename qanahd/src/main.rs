@@ -1,6 +1,7 @@
 //! The Qanah daemon: WireGuard configurations over WebRTC data channels.
 
 mod args;
+mod clock;
 mod config_file;
 mod control;
 mod daemon;
@@ -14,6 +15,8 @@ mod mqtt;
 mod pace;
 mod platform;
 mod relay;
+#[cfg(test)]
+mod relay_tests;
 mod rtc;
 mod senders;
 mod servers;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::Duration;
 
 use qanah_core::frame::{Control, FrameBuf, FrameType, Hop, RelayHeader};
 use qanah_core::router::PeerId;
@@ -13,9 +13,12 @@ use qanah_core::seal::Sealer;
 use qanah_core::session::SessionKind;
 use qanah_core::signal::{Capabilities, PeerName, SessionId};
 
+use crate::clock;
+use crate::downlink::Heard;
 use crate::relay::Ledger;
 use crate::rtc::{ChannelSender, SendError};
 use crate::stats::{Drop, SessionStats};
+use crate::tunnel::{Address, Happening};
 
 /// The sending half of a session.
 struct Outgoing {
@@ -25,6 +28,7 @@ struct Outgoing {
     outlet: Outlet,
     capabilities: Capabilities,
     stats: Rc<SessionStats>,
+    address: Address,
 }
 
 /// Where the frames of a session go.
@@ -65,6 +69,23 @@ pub(crate) struct NewSession {
     pub(crate) outlet: Outlet,
     pub(crate) capabilities: Capabilities,
     pub(crate) stats: Rc<SessionStats>,
+    /// Whom to tell when packets begin to flow.
+    pub(crate) address: Address,
+}
+
+/// Packets flow while the last one is not older than this.
+const FLOWING: Duration = Duration::from_secs(1);
+
+impl Outgoing {
+    /// Packets were sent. Who sends wants to know soon if nobody hears it, so the tunnel is told when that begins.
+    fn note_sent(&self) {
+        let now = clock::now();
+        let before = self.stats.sent.replace(Some(now));
+        if before.is_none_or(|before| now > before + FLOWING) {
+            // If there is no room, the tunnel has much to do, and looks by itself a little later.
+            let _ = self.address.try_tell(Happening::Heard(Heard::Sending));
+        }
+    }
 }
 
 impl Senders {
@@ -75,8 +96,9 @@ impl Senders {
 
     /// Adds a session. It sends control frames; packets only once it is chosen.
     pub(crate) fn install(&mut self, id: (PeerId, SessionId), new: NewSession) {
-        let NewSession { sealer, outlet, capabilities, stats } = new;
-        self.sessions.insert(id, Outgoing { sealer, next: None, outlet, capabilities, stats });
+        let NewSession { sealer, outlet, capabilities, stats, address } = new;
+        let outgoing = Outgoing { sealer, next: None, outlet, capabilities, stats, address };
+        self.sessions.insert(id, outgoing);
     }
 
     /// Adds the sealer of newer keys. [`Senders::change_keys`] puts it to use.
@@ -183,7 +205,7 @@ impl Senders {
         let id = (peer, chosen.ok_or(Drop::NotConnected)?);
         self.send(id, FrameType::Packets, packets, None)?;
         if let Some(outgoing) = self.sessions.get(&id) {
-            outgoing.stats.sent.set(Some(Instant::now()));
+            outgoing.note_sent();
         }
         Ok(())
     }

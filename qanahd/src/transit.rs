@@ -9,13 +9,13 @@
 //! | receiver | destination an address of its own; source in a prefix of its own `Address` lines, no address of its own, in nobody's allowed IPs |
 
 use std::net::IpAddr;
-use std::time::Instant;
 
 use ipnet::IpNet;
 use qanah_core::frame::{FrameBuf, FrameType, packets};
 use qanah_core::packet::{IcmpError, Packet, icmp_error, take_hop};
 use qanah_core::router::{PeerId, Router};
 
+use crate::clock;
 use crate::downlink::Inbound;
 use crate::relay::RelayDesk;
 use crate::stats::Drop;
@@ -102,7 +102,7 @@ impl RelayDesk {
     /// Tells the sender that its packet ended here.
     fn refuse(&self, sender: PeerId, packet: &Packet<'_>, why: IcmpError) {
         let from = self.own.borrow().of_family(packet.src());
-        if !self.icmp.borrow_mut().allows(Instant::now()) {
+        if !self.icmp.borrow_mut().allows(clock::now()) {
             return;
         }
         let Some(error) = icmp_error(packet, from, why) else {

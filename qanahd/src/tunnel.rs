@@ -21,7 +21,7 @@ mod session;
 mod shared;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qanah_core::config::{Config, TunnelName};
 use qanah_core::frame::{MAX_PACKETS, OVERHEAD, RELAY_OVERHEAD};
@@ -37,6 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::pairing::{AnswerMade, OfferMade, PairingError};
 use self::peer::Seed;
+use crate::clock;
 use crate::control::report::TunnelReport;
 use crate::mqtt::Signaling;
 use crate::platform::PlatformError;
@@ -195,7 +196,7 @@ fn prepare_peer(
         machine(SessionKind::Direct),
         machine(SessionKind::Relayed),
         PathSettings { relay: behaviour.relay, lazy: behaviour.lazy },
-        Instant::now(),
+        clock::now(),
     );
     Ok(Seed { id, public_key: config.public_key, label: config.display_name(), keys, paths })
 }

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use qanah_core::frame::FrameBuf;
 use qanah_core::packet::{IcmpError, Packet, icmp_error};
 use qanah_core::router::{PeerId, Router};
 use tokio::sync::{mpsc, watch};
 
+use crate::clock;
 use crate::held::Held;
 use crate::pace::Pace;
 use crate::platform::tun::TunDevice;
@@ -106,7 +106,7 @@ impl Uplink {
     fn without_session(&mut self, peer: PeerId, frame: FrameBuf) {
         // A full queue of wishes holds this one already, or is full of others that come first.
         let _ = self.wanted.try_send(peer);
-        let Some(frame) = self.held.borrow_mut().hold(Instant::now(), peer, frame) else {
+        let Some(frame) = self.held.borrow_mut().hold(clock::now(), peer, frame) else {
             return;
         };
         self.count(peer, 0, Err(Drop::NotConnected));
@@ -128,7 +128,7 @@ impl Uplink {
     /// Tells the sender that the packet went nowhere, as WireGuard does.
     fn refuse(&mut self, packet: &Packet<'_>) {
         // From the address that was asked for: the kernel drops what comes from its own.
-        if self.icmp.allows(Instant::now())
+        if self.icmp.allows(clock::now())
             && let Some(error) = icmp_error(packet, None, IcmpError::Unreachable)
             && self.tun.try_send(&error).is_err()
         {

@@ -41,6 +41,8 @@ pub(super) enum Work {
     Notice(Notice),
     Topics,
     Publish(Arc<Publication>),
+    /// The machine's network has changed: look whether the connection still fits it.
+    Network,
     /// Nothing came until the deadline.
     Deadline,
 }
@@ -51,6 +53,7 @@ struct State {
     /// Publications are taken only while this is set: nothing piles up for a broker that is away.
     open: bool,
     topics_changed: bool,
+    network_changed: bool,
     notices: VecDeque<Notice>,
     outgoing: VecDeque<Arc<Publication>>,
 }
@@ -92,6 +95,11 @@ impl Mailbox {
         self.wake.notify_one();
     }
 
+    pub(super) fn network_changed(&self) {
+        self.lock().network_changed = true;
+        self.wake.notify_one();
+    }
+
     pub(super) fn stop(&self) {
         self.lock().stop = true;
         self.wake.notify_one();
@@ -123,6 +131,9 @@ impl Mailbox {
             }
             if let Some(notice) = state.notices.pop_front().filter(|_| !state.stop) {
                 return Work::Notice(notice);
+            }
+            if std::mem::take(&mut state.network_changed) {
+                return Work::Network;
             }
             // While the mailbox is closed the worker is not ready for these.
             if state.open && state.topics_changed {

@@ -229,8 +229,17 @@ impl Signaling {
             }
             _ => false,
         };
-        if !taken {
+        // Without any broker, messages go by other ways.
+        if !taken && !self.shared.brokers.is_empty() {
             self.shared.inbox.count_unsent();
+        }
+    }
+
+    /// The machine's addresses have changed: connections that begin at one that is no more are made anew at
+    /// once, and those that wait for their next try do not wait.
+    pub(crate) fn network_changed(&self) {
+        for (mailbox, _) in &self.shared.brokers {
+            mailbox.network_changed();
         }
     }
 

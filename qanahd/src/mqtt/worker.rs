@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ const ADDRESSES: usize = 4;
 enum End {
     Stopped,
     Failed(String),
+    /// The machine's network has changed, and this connection belongs to the former one.
+    Moved,
 }
 
 impl End {
@@ -64,8 +66,14 @@ impl Worker {
         let mut delay = FIRST_DELAY;
         loop {
             let started = Instant::now();
-            let End::Failed(reason) = self.attempt(&mut client) else {
-                break;
+            let reason = match self.attempt(&mut client) {
+                End::Stopped => break,
+                End::Failed(reason) => reason,
+                End::Moved => {
+                    delay = FIRST_DELAY;
+                    self.failed("the network of this machine has changed", Instant::now());
+                    continue;
+                }
             };
             if started.elapsed() >= GOOD {
                 delay = FIRST_DELAY;
@@ -80,12 +88,12 @@ impl Worker {
         self.mailbox.set_open(false);
     }
 
-    /// Waits until `until`; true when told to stop.
+    /// Waits until `until`, or until the network changes; true when told to stop.
     fn pause(&self, until: Instant) -> bool {
         loop {
             match self.mailbox.next(Some(until)) {
                 Work::Stop => return true,
-                Work::Deadline => return false,
+                Work::Deadline | Work::Network => return false,
                 // Late words of a client that failed.
                 Work::Notice(_) | Work::Topics | Work::Publish(_) => {}
             }
@@ -99,11 +107,12 @@ impl Worker {
             Err(reason) => return End::Failed(reason),
         };
         let mut end = End::failed("the name has no address");
-        for uri in uris {
+        for (target, uri) in uris {
+            let source = source_towards(target);
             end = match self.connect(client, &uri) {
-                Ok(client) => return self.serve(client),
-                Err(End::Stopped) => return End::Stopped,
-                Err(failed) => failed,
+                Ok(client) => return self.serve(client, || source_towards(target) == source),
+                Err(End::Failed(reason)) => End::Failed(reason),
+                Err(end) => return end,
             };
         }
         end
@@ -113,16 +122,20 @@ impl Worker {
     /// without a time limit; so the name is resolved here first, on the thread of this broker alone.
     /// Where only an address is needed it gets the address. With TLS and WebSocket it needs the name (for
     /// the certificate and the Host header) and asks again, a resolver that has just answered.
-    fn uris(&self) -> Result<Vec<CString>, String> {
+    fn uris(&self) -> Result<Vec<(SocketAddr, CString)>, String> {
         let address = &self.address;
         let found = (address.host.as_str(), address.port)
             .to_socket_addrs()
             .map_err(|error| format!("cannot resolve {}: {error}", address.host))?;
-        let texts: Vec<String> = match address.scheme {
-            Scheme::Mqtt => found.take(ADDRESSES).map(|ip| format!("mqtt://{ip}")).collect(),
-            Scheme::Mqtts | Scheme::Ws | Scheme::Wss => vec![address.uri()],
+        let (most, by_name) = match address.scheme {
+            Scheme::Mqtt => (ADDRESSES, false),
+            Scheme::Mqtts | Scheme::Ws | Scheme::Wss => (1, true),
         };
-        texts.into_iter().map(|uri| CString::new(uri).map_err(|error| error.to_string())).collect()
+        let uris = found.take(most).map(|ip| {
+            let text = if by_name { address.uri() } else { format!("mqtt://{ip}") };
+            Ok((ip, CString::new(text).map_err(|error| error.to_string())?))
+        });
+        uris.collect()
     }
 
     /// Up to CONNACK.
@@ -149,6 +162,7 @@ impl Worker {
             match self.mailbox.next(Some(deadline)) {
                 Work::Stop => return Err(End::Stopped),
                 Work::Deadline => return Err(End::failed("no answer")),
+                Work::Network => return Err(End::Moved),
                 Work::Notice(Notice::Connected) => return Ok(client),
                 Work::Notice(Notice::Refused { version, reason }) => {
                     if version && self.version == Version::V5 {
@@ -179,13 +193,13 @@ impl Worker {
     }
 
     /// A connection's life after CONNACK.
-    fn serve(&self, client: &Client) -> End {
-        let end = self.serve_until_it_ends(client);
+    fn serve(&self, client: &Client, fits_network: impl Fn() -> bool) -> End {
+        let end = self.serve_until_it_ends(client, fits_network);
         self.mailbox.set_open(false);
         end
     }
 
-    fn serve_until_it_ends(&self, client: &Client) -> End {
+    fn serve_until_it_ends(&self, client: &Client, fits_network: impl Fn() -> bool) -> End {
         let mut subscribed = HashSet::new();
         let mut open_requests = match self.update_topics(client, &mut subscribed) {
             Ok(requests) => requests,
@@ -207,6 +221,8 @@ impl Worker {
             match self.mailbox.next(deadline) {
                 Work::Stop => return End::Stopped,
                 Work::Deadline => return End::failed("the broker does not answer subscriptions"),
+                Work::Network if fits_network() => {}
+                Work::Network => return End::Moved,
                 Work::Notice(Notice::Subscribed { refused }) => {
                     open_requests = open_requests.saturating_sub(1);
                     refused_topics += refused;
@@ -294,6 +310,18 @@ impl Worker {
             tracing::warn!(broker = %self.address, reason, "cannot connect to the broker");
         }
     }
+}
+
+/// The address that a connection to there would begin at now; `None` where there is no way. Nothing is sent: the
+/// kernel only looks at its routes.
+fn source_towards(target: SocketAddr) -> Option<IpAddr> {
+    let any: SocketAddr = match target {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(target).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// A quarter more or less, so that the clients of a broker that comes back do not come all at once.

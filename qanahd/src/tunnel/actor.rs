@@ -24,6 +24,7 @@ use super::peer::Peer;
 use super::report::Identity;
 use super::shared::Shared;
 use super::{Behaviour, Command, Prepared, QUEUE, TunnelError};
+use crate::clock;
 use crate::downlink::Heard;
 use crate::held::Held;
 use crate::mqtt::Signaling;
@@ -155,7 +156,7 @@ impl Actor {
             let deadline = self.deadline();
             let timer = async {
                 match deadline {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    Some(at) => tokio::time::sleep_until(clock::timer(at)).await,
                     None => std::future::pending().await,
                 }
             };
@@ -172,7 +173,9 @@ impl Actor {
                     self.with_peer(peer, |peer, now| peer.paths.want(now));
                 }
                 Some(addresses) = network.recv() => {
-                    let now = Instant::now();
+                    // The brokers first: what is said next should find them.
+                    self.shared.signaling.network_changed();
+                    let now = clock::now();
                     self.with_all(|peer| peer.network_changed(now, &addresses));
                 }
                 () = timer => self.timeout(),
@@ -200,7 +203,7 @@ impl Actor {
     }
 
     async fn command(&mut self, command: Command) {
-        let now = Instant::now();
+        let now = clock::now();
         match command {
             Command::Envelope(peer, envelope) => {
                 self.with_peer(peer, |peer, now| peer.envelope(now, &envelope));
@@ -235,7 +238,8 @@ impl Actor {
     }
 
     fn timeout(&mut self) {
-        let now = Instant::now();
+        clock::look();
+        let now = clock::now();
         let due = |member: &Member| member.peer.paths.poll_timeout().is_some_and(|at| at <= now);
         let due: Vec<PeerId> =
             self.members.iter().filter(|it| due(it)).map(|member| member.peer.id).collect();
@@ -278,7 +282,7 @@ impl Actor {
     /// As [`Actor::with_peer`], without what follows for others.
     pub(super) fn touch(&mut self, id: PeerId, act: impl FnOnce(&mut Peer, Instant)) {
         if let Some(member) = self.members.get_mut(id) {
-            act(&mut member.peer, Instant::now());
+            act(&mut member.peer, clock::now());
             member.peer.settle(&self.shared);
             if member.looks_new() {
                 self.changes.tell();

@@ -11,6 +11,7 @@ use qanah_core::router::PeerId;
 use qanah_core::signal::PeerName;
 
 use super::actor::Actor;
+use crate::clock;
 use crate::downlink::MeshMessage;
 use crate::stats::Drop;
 use crate::transit::OwnAddresses;
@@ -24,7 +25,7 @@ impl Actor {
             desk.peers.replace(names.iter().map(|(id, name)| (*name, *id)).collect());
             desk.own.replace(OwnAddresses::new(addresses));
             desk.retain(|peer| by_id.contains_key(&peer));
-            self.shared.reach.get_mut().set_peers(Instant::now(), &names);
+            self.shared.reach.get_mut().set_peers(clock::now(), &names);
         }
         self.shared.senders.borrow_mut().set_names(by_id);
         self.choose_transit();
@@ -32,7 +33,7 @@ impl Actor {
 
     /// A peer says something about others.
     pub(super) fn mesh(&mut self, from: PeerId, message: MeshMessage) {
-        let now = Instant::now();
+        let now = clock::now();
         match message {
             MeshMessage::Signaling { hop: Hop::ToRelay, name, envelope } => {
                 self.pass_signaling_on(from, name, &envelope);
@@ -55,7 +56,7 @@ impl Actor {
 
     /// Frames of `peer` come by `relay`.
     pub(super) fn heard_by(&mut self, peer: PeerId, relay: PeerId) {
-        self.shared.reach.get_mut().heard(Instant::now(), relay, peer);
+        self.shared.reach.get_mut().heard(clock::now(), relay, peer);
         self.follow_reach();
     }
 
@@ -105,7 +106,7 @@ impl Actor {
         if self.shared.desk.is_none() {
             return;
         }
-        let now = Instant::now();
+        let now = clock::now();
         let Some(member) = self.members.get(id) else {
             return;
         };

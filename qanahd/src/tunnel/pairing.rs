@@ -3,7 +3,7 @@
 //! What is open lives in the session machines, so it outlives the client that asked. Here is only
 //! who waits for a text that is being made.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qanah_core::key::PublicKey;
 use qanah_core::router::{PeerId, Router};
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tracing::info;
 
 use super::peer::Peer;
+use crate::clock;
 
 /// Texts that may be in the making at once. Each takes some seconds.
 const MAX_CALLS: usize = 16;
@@ -159,7 +160,7 @@ impl Pairing {
         lifetime: Duration,
         reply: oneshot::Sender<Result<OfferMade, PairingError>>,
     ) {
-        let now = Instant::now();
+        let now = clock::now();
         let chosen = match self.choose(peers, router, wanted) {
             Ok(chosen) => chosen,
             // Whoever asked may have gone, here and below.
@@ -204,7 +205,7 @@ impl Pairing {
         }
         let begun = open(peers, TextKind::Offer, text).and_then(|(peer, message)| match message {
             Message::Offer(offer) => {
-                match peer.paths.direct_mut().answer_by_hand(Instant::now(), &offer) {
+                match peer.paths.direct_mut().answer_by_hand(clock::now(), &offer) {
                     Ok(()) => Ok(offer.session),
                     Err(error) => Err(explain(TextKind::Offer, &peer.label, error)),
                 }
@@ -243,7 +244,7 @@ pub(super) fn accept(peers: &mut [&mut Peer], text: &str) -> Result<String, Pair
     let Message::Answer(answer) = message else {
         return Err(mislabelled(TextKind::Answer, peer).into());
     };
-    let taken = peer.paths.direct_mut().accept_by_hand(Instant::now(), &answer);
+    let taken = peer.paths.direct_mut().accept_by_hand(clock::now(), &answer);
     taken.map_err(|error| explain(TextKind::Answer, &peer.label, error))?;
     info!(PEER = %peer.label, "the answer of {} was accepted", peer.label);
     Ok(peer.label.clone())

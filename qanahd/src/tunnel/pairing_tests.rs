@@ -2,6 +2,8 @@ use qanah_core::config::{Config, TunnelName};
 use qanah_core::key::SecretKey;
 use qanah_core::router::PeerId;
 use qanah_core::session::{Output, RtcCommand};
+use std::time::Instant;
+
 use qanah_core::signal::{Candidate, CandidateKind, DtlsRole, IceCredentials, RtcDescription};
 use rand_core::OsRng;
 

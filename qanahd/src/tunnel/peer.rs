@@ -22,6 +22,7 @@ use super::pairing::Made;
 use super::seen::Seen;
 use super::session::Session;
 use super::shared::Shared;
+use crate::clock;
 use crate::downlink::Heard;
 use crate::rtc::{RtcEvent, SelectedCandidate};
 use crate::stats::{Drop as Cause, PeerStats};
@@ -121,6 +122,7 @@ impl Peer {
             Happening::Heard(Heard::Rekey(message)) => machine.rekey(now, id, &message),
             Happening::Heard(Heard::Control(message)) => machine.control(now, id, &message),
             Happening::Heard(Heard::Ended) => machine.closed(now, id, "the channel closed"),
+            Happening::Heard(Heard::Sending) => self.refresh(now),
             Happening::Report(report) => self.reported(now, id, report),
             // About others: the tunnel takes these before they come here.
             Happening::Heard(Heard::By(_) | Heard::Mesh(_)) => {}
@@ -218,7 +220,7 @@ impl Peer {
 
     /// Does all that the machines want, and sees to it that packets take the way that is best now.
     pub(crate) fn settle(&mut self, shared: &Shared) {
-        let now = Instant::now();
+        let now = clock::now();
         self.count_frames(shared);
         self.paths.update(now);
         while let Some((kind, output)) = self.paths.poll_output() {

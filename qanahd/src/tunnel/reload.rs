@@ -187,7 +187,7 @@ impl Actor {
             }
         }
         if self.signaling {
-            peer.paths.set_broker(std::time::Instant::now(), true);
+            peer.paths.set_broker(crate::clock::now(), true);
         }
         Member::new(peer, config)
     }

@@ -12,6 +12,7 @@ use qanah_core::signal::CandidateKind as CoreKind;
 use super::actor::Actor;
 use super::members::Members;
 use super::peer::Peer;
+use crate::clock;
 use crate::control::report::{
     CandidateKind, CandidateReport, CarriedReport, PathReport, PeerReport, PeerState,
     RelayingReport, Traffic, TunnelReport,
@@ -39,7 +40,7 @@ impl Identity {
             public_key,
             addresses: config.interface.addresses.clone(),
             mtu: config.interface.mtu,
-            since: Instant::now(),
+            since: clock::now(),
         }
     }
 

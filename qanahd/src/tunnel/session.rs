@@ -87,11 +87,18 @@ impl Session {
         };
         self.openers = Some(Rc::clone(&openers));
         let capabilities = install.capabilities;
-        let new = NewSession { sealer, outlet, capabilities, stats: Rc::clone(&self.stats) };
+        let address = shared.address(id.0, id.1);
+        let new = NewSession {
+            sealer,
+            outlet,
+            capabilities,
+            stats: Rc::clone(&self.stats),
+            address: address.clone(),
+        };
         shared.senders.borrow_mut().install(id, new);
         let desk = shared.desk.clone();
         let inbound = Inbound {
-            address: shared.address(id.0, id.1),
+            address,
             openers,
             router: shared.router.clone(),
             tun: shared.tun.clone(),

@@ -33,8 +33,9 @@ pub const MAX_CANDIDATES: usize = 32;
 
 /// First pause between two hellos of an unconnected peer; it doubles up to [`HELLO_MAX`].
 pub const HELLO_MIN: Duration = Duration::from_secs(1);
-/// Longest pause between two hellos.
-pub const HELLO_MAX: Duration = Duration::from_secs(60);
+/// Longest pause between two hellos. Long, because whoever comes says hello itself: these are for hellos that got lost, and
+/// a public broker carries them for every peer that is away for days.
+pub const HELLO_MAX: Duration = Duration::from_secs(300);
 /// Who has something to send says hello at most this often, whatever the pause is.
 pub const NUDGE_PACE: Duration = Duration::from_secs(5);
 /// Answers (hello to hello, offer or answer sent again) refill at this pace ...

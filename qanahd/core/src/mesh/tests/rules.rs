@@ -43,6 +43,30 @@ fn traffic(world: &mut World, a: usize, b: usize, ms: u64) -> Duration {
     longest
 }
 
+/// The same as `ping` does it: `b` only answers.
+fn pings(world: &mut World, a: usize, b: usize, ms: u64) -> Duration {
+    let mut silent_since = world.now;
+    let mut longest = Duration::ZERO;
+    let mut counts = [world.packets(a, b), world.packets(b, a)];
+    for _ in 0..ms / 100 {
+        world.send_packet(a, b);
+        for _ in 0..10 {
+            world.run_ms(5);
+            let asked = world.packets(b, a);
+            for _ in std::mem::replace(&mut counts[1], asked)..asked {
+                world.send_packet(b, a);
+            }
+        }
+        world.run_ms(50);
+        let answered = world.packets(a, b);
+        if std::mem::replace(&mut counts[0], answered) != answered {
+            silent_since = world.now;
+        }
+        longest = longest.max(world.now - silent_since);
+    }
+    longest
+}
+
 /// The same, when none may be lost.
 fn lossless(world: &mut World, a: usize, b: usize, ms: u64) {
     let before = [world.packets(a, b), world.packets(b, a)];
@@ -106,6 +130,16 @@ fn a_cut_link_is_an_outage_of_seconds() {
     println!("without a fault {calm:?}, link cut {cut:?}");
     assert!(cut < Duration::from_secs(5), "{cut:?}");
     assert_eq!(world.via(0, 2), Some(1));
+    for (asks, answers) in [(0, 2), (2, 0)] {
+        let mut world = self::world(3);
+        world.start();
+        world.run(30);
+        pings(&mut world, asks, answers, 5000);
+        world.cut(0, 2);
+        let cut = pings(&mut world, asks, answers, 20_000);
+        println!("for who pings from {asks} {cut:?}");
+        assert!(cut < Duration::from_secs(5), "{cut:?}");
+    }
 }
 
 #[test]
