@@ -275,7 +275,40 @@ def compute():
         v["rekey.channel." + side] = hkdf(initiator.h, key, b"channel", b"", 32)
     init = b"\x04" + struct.pack(">I", 1) + one
     v["rekey.init.frame"] = frame(v["channel.initiator"], 0xC3, 0x0A0B0C0D, 0x103, init)
+    relayed(v, session, (a, b), (challenge, echo))
     return v
+
+
+def relayed(v, session, secrets, challenges):
+    """A session by a relay: section 13."""
+    (a, b), psk = secrets, v["psk"]
+    pub_a, pub_b = public(a), public(b)
+    for name, key in (("a", pub_a), ("b", pub_b)):
+        v["name." + name] = hashlib.sha256(b"qanah peer" + key).digest()[:16]
+    challenge, echo = challenges
+    v["relayed.hello.message"] = data(6, data(1, data(1, challenge) + data(2, echo)))
+    capabilities = number(1, 65567) + number(2, 128) + number(7, 1)
+    offered = v["relayed.description.offer"] = fixed32(7, 0x31323334) + data(8, capabilities)
+    answered = v["relayed.description.answer"] = fixed32(7, 0x41424344)
+    prologue = v["relayed.prologue"] = b"qanah\x01\x03" + session + pub_b + pub_a
+    e_i, e_r = bytes([0xA5] * 32), bytes([0xC6] * 32)
+    v["relayed.ephemeral.initiator"], v["relayed.ephemeral.responder"] = e_i, e_r
+    initiator = Noise(True, prologue, b, pub_a, psk, e_i)
+    responder = Noise(False, prologue, a, pub_b, psk, e_r)
+    one = v["relayed.noise.1"] = initiator.write(True, offered)
+    assert responder.read(True, one) == offered
+    two = v["relayed.noise.2"] = responder.write(False, answered)
+    assert initiator.read(False, two) == answered
+    v["relayed.offer.message"] = data(6, data(2, data(1, session) + data(2, echo) + data(3, one)))
+    for side, key in zip(("initiator", "responder"), initiator.split()):
+        v["relayed.channel." + side] = hkdf(initiator.h, key, b"channel", b"", 32)
+    inner = v["relayed.frame"] = frame(v["relayed.channel.initiator"], 0xC3, 0x41424344, 0, b"\x01")
+    v["relayed.to-relay"] = b"\x01" + v["name.a"] + inner
+    v["relayed.from-relay"] = b"\x02" + v["name.b"] + inner
+    v["signaling.to-relay"] = b"\x08\x01" + v["name.a"] + v["hello.envelope"]
+    v["signaling.from-relay"] = b"\x08\x02" + v["name.b"] + v["hello.envelope"]
+    v["reach.query"] = b"\x0a" + struct.pack(">I", 7) + v["name.a"] + v["name.b"]
+    v["reach.answer"] = b"\x0b" + struct.pack(">I", 7) + v["name.a"] + struct.pack(">I", 1500)
 
 
 def main():

@@ -403,6 +403,52 @@ fn vectors_of_the_specification() {
     check_keys(&vectors, at_b, at_a, session);
 }
 
+#[test]
+fn vectors_of_a_relayed_session() {
+    let vectors = Vectors::read();
+    let (a, b) = (
+        SecretKey::from_bytes(vectors.array("a.secret")),
+        SecretKey::from_bytes(vectors.array("b.secret")),
+    );
+    let party = |me: &SecretKey, peer: &SecretKey| Party {
+        me: me.clone(),
+        peer: peer.public_key(),
+        psk: PresharedKey::from_bytes(vectors.array("psk")),
+    };
+    let session = SessionId(vectors.array("session"));
+    let prologue = prologue(Mode::Relay, session, &b.public_key(), &a.public_key());
+    assert_eq!(prologue, vectors.get("relayed.prologue"));
+    let [offered, answered] = ["offer", "answer"].map(|which| {
+        let bytes = vectors.get(&format!("relayed.description.{which}"));
+        let description = codec::decode_description(bytes).unwrap();
+        assert_eq!(codec::encode_description(&description).unwrap(), bytes);
+        assert_eq!(description.rtc, None);
+        description
+    });
+    let (initiator, responder) = (party(&b, &a), party(&a, &b));
+    let fixed = |party: &Party, which| {
+        let ephemeral = vectors.get(which);
+        let builder = builder(&party.identity(), &prologue).unwrap();
+        let builder = builder.fixed_ephemeral_key_for_testing_only(ephemeral);
+        if party.me.public_key() == b.public_key() {
+            builder.build_initiator().unwrap()
+        } else {
+            builder.build_responder().unwrap()
+        }
+    };
+    let mut offerer = fixed(&initiator, "relayed.ephemeral.initiator");
+    let mut answerer = fixed(&responder, "relayed.ephemeral.responder");
+    let noise1 = write(&mut offerer, Mode::Relay, &offered).unwrap();
+    assert_eq!(noise1, vectors.get("relayed.noise.1"));
+    assert_eq!(read(&mut answerer, Mode::Relay, &noise1), Ok(offered));
+    let noise2 = write(&mut answerer, Mode::Relay, &answered).unwrap();
+    assert_eq!(noise2, vectors.get("relayed.noise.2"));
+    assert_eq!(read(&mut offerer, Mode::Relay, &noise2), Ok(answered));
+    let channel = SessionKeys::split(&mut offerer).unwrap().take_channel().unwrap();
+    assert_eq!(*channel.send, vectors.array("relayed.channel.initiator"));
+    assert_eq!(*channel.recv, vectors.array("relayed.channel.responder"));
+}
+
 /// `at_b` is the initiator's.
 fn check_keys(vectors: &Vectors, mut at_b: SessionKeys, at_a: SessionKeys, session: SessionId) {
     let channel = at_b.take_channel().unwrap();

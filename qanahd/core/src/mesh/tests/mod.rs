@@ -5,4 +5,5 @@ mod histories;
 mod node;
 mod rules;
 mod sealed;
+mod vectors;
 mod world;

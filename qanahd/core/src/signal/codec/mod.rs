@@ -165,7 +165,7 @@ fn session_id(bytes: &[u8]) -> Result<SessionId, Malformed> {
 }
 
 /// Turns a message into protobuf.
-pub(super) fn encode(message: &Message) -> Result<Vec<u8>, Malformed> {
+pub(crate) fn encode(message: &Message) -> Result<Vec<u8>, Malformed> {
     check(message)?;
     Ok(WireMessage { kind: Some(write(message)?) }.encode_to_vec())
 }
@@ -214,7 +214,7 @@ fn write(message: &Message) -> Result<WireKind, Malformed> {
 }
 
 /// Reads a message from protobuf. The bytes are from the peer: the envelope was opened.
-pub(super) fn decode(bytes: &[u8]) -> Result<Message, Malformed> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Message, Malformed> {
     let wire = WireMessage::decode(bytes).map_err(|_| Malformed("is not protobuf"))?;
     let message = read(wire.kind.ok_or(UNKNOWN_KIND)?)?;
     check(&message)?;
