@@ -79,4 +79,4 @@ need_rust() {
 # shellcheck disable=SC2034
 BUILD_PACKAGES=(build-essential cmake pkg-config libssl-dev ca-certificates)
 # shellcheck disable=SC2034
-LAB_PACKAGES=(iproute2 iputils-ping nftables util-linux mosquitto mosquitto-clients coturn)
+LAB_PACKAGES=(iproute2 iputils-ping nftables util-linux mosquitto mosquitto-clients coturn conntrack)

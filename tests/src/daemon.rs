@@ -147,6 +147,14 @@ impl Daemon {
         self.proc.pid()
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.proc.signal(signal)
+    }
+
     /// All that it has logged, with the runs before it of the same name on the same node.
     pub fn log(&self) -> String {
         self.proc.log()

@@ -10,6 +10,7 @@
 
 pub mod conf;
 pub mod daemon;
+pub mod hand;
 pub mod lab;
 pub mod measure;
 pub mod mesh;

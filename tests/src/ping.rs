@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
@@ -98,6 +98,21 @@ fn last_answered(text: &str) -> u32 {
     numbers.max().unwrap_or(0)
 }
 
+/// The longest time between two answers after `since`, or from the last one to `now`, in what `ping -D` has printed.
+fn longest_gap(text: &str, since: SystemTime, now: SystemTime) -> Duration {
+    let answers = text.lines().filter(|line| line.contains("bytes from"));
+    let times = answers.filter_map(|line| {
+        let seconds: f64 = line.strip_prefix('[')?.split(']').next()?.parse().ok()?;
+        Some(UNIX_EPOCH + Duration::try_from_secs_f64(seconds).ok()?)
+    });
+    let times: Vec<SystemTime> = times.chain([now]).collect();
+    let gaps = times.windows(2).filter_map(|pair| match pair {
+        [earlier, later] => later.duration_since(*earlier.max(&since)).ok(),
+        _ => None,
+    });
+    gaps.max().unwrap_or(Duration::ZERO)
+}
+
 /// A `ping` that goes on until it is asked.
 #[derive(Debug)]
 pub struct Pinger {
@@ -115,7 +130,7 @@ impl Pinger {
 
     fn start_in(dir: &Path, from: Place, to: &str) -> Result<Self> {
         let mut command = from.command("ping");
-        command.args(["-n", "-i", "0.1", "-W", "2", to]);
+        command.args(["-n", "-D", "-i", "0.1", "-W", "2", to]);
         // One log a pinger, or the statistics of two would be read as one's.
         let log = tempfile::Builder::new()
             .prefix("ping-")
@@ -124,6 +139,16 @@ impl Pinger {
             .into_temp_path()
             .keep()?;
         Ok(Self { proc: Proc::spawn("ping", command, &log)? })
+    }
+
+    /// The longest time without an answer since the first one, with that since the last one.
+    pub fn longest_gap(&self) -> Duration {
+        longest_gap(&self.proc.log(), UNIX_EPOCH, SystemTime::now())
+    }
+
+    /// The same of what was after `since`: of a gap that began before, what is left of it.
+    pub fn longest_gap_since(&self, since: SystemTime) -> Duration {
+        longest_gap(&self.proc.log(), since, SystemTime::now())
     }
 
     /// How many answers came so far.
@@ -168,6 +193,21 @@ mod tests {
         let text = "4 packets transmitted, 0 received, +4 errors, 100% packet loss, time 4ms";
         assert_eq!(PingStats::parse(text).unwrap().lost(), 4);
         assert!(PingStats::parse("ping: connect: Network is unreachable").is_err());
+    }
+
+    #[test]
+    fn gaps_are_between_answers() {
+        let text = "PING 10.0.0.2 (10.0.0.2) 56(84) bytes of data.\n\
+                    [100.5] 64 bytes from 10.0.0.2: icmp_seq=1 ttl=64 time=3.4 ms\n\
+                    [100.75] 64 bytes from 10.0.0.2: icmp_seq=2 ttl=64 time=3.4 ms\n\
+                    [101] From 10.0.0.1 icmp_seq=3 Destination Host Unreachable\n\
+                    [102.75] 64 bytes from 10.0.0.2: icmp_seq=9 ttl=64 time=3.4 ms\n";
+        let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
+        let gap = |since, now| longest_gap(text, at(since), at(now));
+        assert_eq!(gap(0, 102_800), secs(2));
+        assert_eq!(gap(0, 105_750), secs(3), "that which goes on");
+        assert_eq!(gap(102_000, 102_800), Duration::from_millis(750), "what is left of it");
+        assert_eq!(longest_gap("", UNIX_EPOCH, at(5000)), Duration::ZERO, "no answer yet");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use qanah_tests::conf::{inner4, preshared_key};
-use qanah_tests::daemon::{Options, Said, figure, program, qanahctl, said};
+use qanah_tests::daemon::{Options, figure, program, said};
+use qanah_tests::hand::{ctl, file, pair, well};
 use qanah_tests::lab::{BLACK_HOLE, Lab, in_lab};
 use qanah_tests::mesh::{CONNECT, Mesh};
 use qanah_tests::ping::Pinger;
@@ -33,43 +34,11 @@ fn prepared(lab: &Lab, change: impl FnOnce(&mut Mesh) -> Result<()>) -> Result<M
     Ok(mesh)
 }
 
-/// Runs `qanahctl` on node `n` and gives what it said.
-fn ctl(mesh: &Mesh, n: usize, line: &str) -> Result<Said> {
-    let words: Vec<_> = line.split_whitespace().collect();
-    qanahctl(mesh.daemon(n)?.place(), &words)
-}
-
-/// As [`ctl`], and it must go well.
-fn well(mesh: &Mesh, n: usize, line: &str) -> Result<Said> {
-    let said = ctl(mesh, n, line)?;
-    ensure!(said.code == 0, "{line}: {said:?}");
-    Ok(said)
-}
-
 /// As [`ctl`], and it must fail with that word.
 fn refused(mesh: &Mesh, n: usize, line: &str, word: &str) -> Result<()> {
     let said = ctl(mesh, n, line)?;
     ensure!(said.code == 1 && said.err.contains(word), "{line}: no {word:?} in {said:?}");
     ensure!(said.out.is_empty(), "{line}: {said:?}");
-    Ok(())
-}
-
-/// Writes a text into a file, as somebody does who got it by mail.
-fn file(lab: &Lab, name: &str, text: &str) -> Result<PathBuf> {
-    lab.write(name, text)
-}
-
-/// Carries an offer of node `a` for node `b`, and the answer back.
-fn pair(lab: &Lab, mesh: &Mesh, (a, b): (usize, usize), peer: &str) -> Result<()> {
-    let offer = well(mesh, a, &format!("offer --tunnel peer{a} {peer}"))?;
-    let path = file(lab, &format!("offer-{a}-{b}.txt"), &offer.out)?;
-    let answer = well(mesh, b, &format!("answer --tunnel peer{b} {}", path.display()))?;
-    let path = file(lab, &format!("answer-{a}-{b}.txt"), &answer.out)?;
-    well(mesh, a, &format!("accept --tunnel peer{a} {}", path.display()))?;
-    figure(
-        "characters of an offer and an answer",
-        format!("{} {}", offer.out.len(), answer.out.len()),
-    );
     Ok(())
 }
 
