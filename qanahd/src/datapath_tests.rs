@@ -27,7 +27,7 @@ use crate::rtc::{Channel, ChannelSender};
 use crate::senders::{NewSession, Outlet, Senders};
 use crate::stats::{Drops, PeerStats, SessionStats};
 use crate::tunnel::{Address, Happening};
-use crate::uplink::Uplink;
+use crate::uplink::{Uplink, Wanted};
 
 const PEER: PeerId = PeerId(2);
 const OTHER: PeerId = PeerId(3);
@@ -96,6 +96,7 @@ fn start_downlink(bench: &Bench, near: Channel, queue: usize) -> Reports {
         session: Rc::<SessionStats>::default(),
         confirmed: None,
         relay: None,
+        relays: Pace::new(1000),
         control: Pace::new(100),
         signaling: Pace::new(100),
         desk: None,
@@ -195,7 +196,7 @@ fn start_uplink(bench: &Bench, senders: &Rc<RefCell<Senders>>) -> Rc<Drops> {
         icmp: Pace::new(10),
         desk: None,
         held: Rc::new(RefCell::new(Held::new(false))),
-        wanted: mpsc::channel(1).0,
+        wanted: Wanted::new(mpsc::channel(1).0),
     };
     tokio::task::spawn_local(uplink.run());
     drops

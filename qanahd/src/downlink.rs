@@ -83,6 +83,8 @@ pub(crate) struct Inbound {
     pub(crate) confirmed: Option<u32>,
     /// The relay by which frames come, as far as the tunnel knows.
     pub(crate) relay: Option<PeerId>,
+    /// Bounds how often that is told: two relays that take turns are no news.
+    pub(crate) relays: Pace,
     /// Bounds control messages; see [`CONTROL_PER_SECOND`].
     pub(crate) control: Pace,
     /// Bounds signaling for others; see [`SIGNALING_PER_SECOND`].
@@ -99,6 +101,9 @@ const TURN: u32 = 64;
 pub(crate) const CONTROL_PER_SECOND: u32 = 10;
 /// Most messages of signaling for others a second, from one peer: some ten make a session.
 pub(crate) const SIGNALING_PER_SECOND: u32 = 50;
+
+/// How often a second it is told that frames come by another relay.
+pub(crate) const RELAYS_PER_SECOND: u32 = 1;
 
 impl Downlink {
     /// Receives until the channel ends.
@@ -123,6 +128,10 @@ impl Inbound {
             return;
         };
         let peer = self.address.peer;
+        if matches!(kind, FrameType::Relay | FrameType::Transit | FrameType::Routed) {
+            // What it carries for others is a use of a session too.
+            self.session.received.set(self.session.opened.get());
+        }
         match (kind, &self.desk) {
             (FrameType::Packets, _) => self.deliver(plaintext(&frame)),
             (FrameType::Control, _) => self.control(plaintext(&frame)),
@@ -149,7 +158,10 @@ impl Inbound {
             return;
         };
         // Told again with the next frame if there was no room for it.
-        if self.relay != Some(relay) && self.address.try_tell(Happening::Heard(Heard::By(relay))) {
+        if self.relay != Some(relay)
+            && self.relays.allows(clock::now())
+            && self.address.try_tell(Happening::Heard(Heard::By(relay)))
+        {
             self.relay = Some(relay);
         }
         match kind {

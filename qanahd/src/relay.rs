@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use bytes::BytesMut;
-use qanah_core::frame::{FrameBuf, FrameType, Hop, RelayHeader};
+use qanah_core::frame::{Control, FrameBuf, FrameType, Hop, RelayHeader};
 use qanah_core::router::PeerId;
 use qanah_core::signal::{PeerName, SessionId};
 
 pub(crate) use self::ledger::{IN_ALL, Ledger, PER_PAIR};
+use crate::clock;
 use crate::downlink::Inbound;
 use crate::pace::Pace;
 use crate::senders::Senders;
@@ -25,6 +26,10 @@ use crate::uplink::ICMP_PER_SECOND;
 
 /// Pairs whose traffic is counted. A tunnel has more only if it has hundreds of peers that all need us.
 const MAX_PAIRS: usize = 1024;
+
+/// Most messages of signaling a second from one peer to one other: some ten make a session. Else one could use up
+/// another's patience with all that we pass on.
+const SIGNALING_PER_PAIR: u32 = 20;
 
 /// What passed from one peer to another.
 #[derive(Debug, Default)]
@@ -51,6 +56,7 @@ pub(crate) struct RelayDesk {
     pub(crate) own: RefCell<OwnAddresses>,
     /// Bounds ICMP errors to peers whose packets end here.
     pub(crate) icmp: RefCell<Pace>,
+    signaling: RefCell<HashMap<(PeerId, PeerId), Pace>>,
 }
 
 impl RelayDesk {
@@ -62,6 +68,7 @@ impl RelayDesk {
             carried: RefCell::default(),
             own: RefCell::default(),
             icmp: RefCell::new(Pace::new(ICMP_PER_SECOND)),
+            signaling: RefCell::default(),
         }
     }
 
@@ -91,6 +98,7 @@ impl RelayDesk {
     /// Forgets what passed from or to peers that are no more.
     pub(crate) fn retain(&self, known: impl Fn(PeerId) -> bool) {
         self.carried.borrow_mut().retain(|(from, to), _| known(*from) && known(*to));
+        self.signaling.borrow_mut().retain(|(from, to), _| known(*from) && known(*to));
     }
 
     /// Takes a relay frame that was opened where it lies; `from` is whose session it came by.
@@ -130,6 +138,28 @@ impl RelayDesk {
         RelayHeader { hop: Hop::FromRelay, name }.write_over(plaintext.plaintext_mut());
         let passed = senders.pass_on(from, to, FrameType::Relay, plaintext);
         self.note(from, to, len, passed, drops);
+    }
+
+    /// Passes an envelope of `from` on to `to`, as far as there is room for what is not our own.
+    ///
+    /// # Errors
+    /// Why it was not passed on.
+    pub(crate) fn pass_signaling_on(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        envelope: &[u8],
+    ) -> Result<(), Drop> {
+        let mut paces = self.signaling.borrow_mut();
+        let pace = paces.entry((from, to)).or_insert_with(|| Pace::new(SIGNALING_PER_PAIR));
+        if !pace.allows(clock::now()) {
+            return Err(Drop::Busy);
+        }
+        let mut senders = self.senders.borrow_mut();
+        let name = senders.name(from).ok_or(Drop::RelayRefused)?;
+        let message = Control::Signaling { hop: Hop::FromRelay, name, envelope };
+        let plaintext = message.to_frame_buf().map_err(|_| Drop::TooLarge)?;
+        senders.pass_on(from, to, FrameType::Control, plaintext)
     }
 
     /// Writes down what became of something that was to be passed on.

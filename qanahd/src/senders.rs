@@ -204,20 +204,21 @@ impl Senders {
         let chosen = self.ways.get(&peer).and_then(|ways| ways.chosen);
         let id = (peer, chosen.ok_or(Drop::NotConnected)?);
         self.send(id, FrameType::Packets, packets, None)?;
-        if let Some(outgoing) = self.sessions.get(&id) {
-            outgoing.note_sent();
-        }
+        self.note_sent(id);
         Ok(())
     }
 
     /// Sends packets for nobody's addresses to the peer that routes them.
     pub(crate) fn send_transit(&mut self, packets: FrameBuf) -> Result<(), Drop> {
         let peer = self.transit.ok_or(Drop::NoRoute)?;
-        self.send((peer, self.direct(peer)?), FrameType::Transit, packets, None)
+        let id = (peer, self.direct(peer)?);
+        self.send(id, FrameType::Transit, packets, None)?;
+        self.note_sent(id);
+        Ok(())
     }
 
     /// Passes something of `from` on to `to`, if there is room for what is not our own. `kind` is
-    /// [`FrameType::Relay`] or [`FrameType::Routed`].
+    /// [`FrameType::Relay`], [`FrameType::Routed`], or [`FrameType::Control`] for signaling.
     pub(crate) fn pass_on(
         &mut self,
         from: PeerId,
@@ -228,7 +229,11 @@ impl Senders {
         let id = (to, self.direct(to)?);
         let outgoing = self.sessions.get(&id).ok_or(Drop::NotConnected)?;
         // Who passes nothing on gets nothing that was passed on.
-        if !outgoing.capabilities.relay {
+        let takes = match kind {
+            FrameType::Control => outgoing.capabilities.mesh_signaling,
+            _ => outgoing.capabilities.relay,
+        };
+        if !takes {
             return Err(Drop::RelayRefused);
         }
         let Outlet::Channel(channel) = &outgoing.outlet else {
@@ -239,7 +244,18 @@ impl Senders {
         if !ways.ledger.takes(from, plaintext.len(), waiting) {
             return Err(Drop::RelayFull);
         }
-        self.send(id, kind, plaintext, Some(from))
+        self.send(id, kind, plaintext, Some(from))?;
+        if kind != FrameType::Control {
+            self.note_sent(id);
+        }
+        Ok(())
+    }
+
+    /// A session was used: it carries packets, ours or others'.
+    fn note_sent(&self, id: (PeerId, SessionId)) {
+        if let Some(outgoing) = self.sessions.get(&id) {
+            outgoing.note_sent();
+        }
     }
 
     /// The name of a peer, to tell others whom something is from.
@@ -273,12 +289,12 @@ impl Senders {
                 }
                 Ok(())
             }
-            Outlet::Relay => self.send_by_relay(id.0, &frame),
+            Outlet::Relay => self.send_by_relay(id.0, kind, &frame),
         }
     }
 
     /// Puts a frame to a peer into one to its relay.
-    fn send_by_relay(&mut self, peer: PeerId, frame: &[u8]) -> Result<(), Drop> {
+    fn send_by_relay(&mut self, peer: PeerId, kind: FrameType, frame: &[u8]) -> Result<(), Drop> {
         let via = self.ways.get(&peer).and_then(|ways| ways.via).ok_or(Drop::NotConnected)?;
         let name = self.name(peer).ok_or(Drop::NotConnected)?;
         let header = RelayHeader { hop: Hop::ToRelay, name };
@@ -289,7 +305,11 @@ impl Senders {
         if matches!(outgoing.outlet, Outlet::Relay) {
             return Err(Drop::NotConnected);
         }
-        self.send(id, FrameType::Relay, frame, None)
+        self.send(id, FrameType::Relay, frame, None)?;
+        if kind == FrameType::Packets {
+            self.note_sent(id);
+        }
+        Ok(())
     }
 }
 

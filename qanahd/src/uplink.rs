@@ -28,6 +28,32 @@ const TURN: u32 = 64;
 /// The counters of all peers; replaced when the configuration changes.
 pub(crate) type Counted = Rc<RefCell<HashMap<PeerId, Rc<PeerStats>>>>;
 
+/// Peers whose pace is kept: those that were removed are among them.
+const MOST_WANTED: usize = 4096;
+
+/// Tells the tunnel which peers are wanted, each once a second at the most.
+pub(crate) struct Wanted {
+    queue: mpsc::Sender<PeerId>,
+    paces: HashMap<PeerId, Pace>,
+}
+
+impl Wanted {
+    pub(crate) fn new(queue: mpsc::Sender<PeerId>) -> Self {
+        Self { queue, paces: HashMap::new() }
+    }
+
+    fn tell(&mut self, peer: PeerId) {
+        if self.paces.len() >= MOST_WANTED {
+            self.paces.clear();
+        }
+        let pace = self.paces.entry(peer).or_insert_with(|| Pace::new(1));
+        if pace.allows(clock::now()) {
+            // A full queue is full of others that come first; this one is wanted again.
+            let _ = self.queue.try_send(peer);
+        }
+    }
+}
+
 /// All that a tunnel needs to send.
 pub(crate) struct Uplink {
     pub(crate) tun: Arc<TunDevice>,
@@ -46,7 +72,7 @@ pub(crate) struct Uplink {
     /// What waits for peers that are connected when there is traffic for them.
     pub(crate) held: Rc<RefCell<Held>>,
     /// Told of packets for peers that are not connected.
-    pub(crate) wanted: mpsc::Sender<PeerId>,
+    pub(crate) wanted: Wanted,
 }
 
 impl Uplink {
@@ -104,8 +130,7 @@ impl Uplink {
 
     /// A packet for a peer that is not connected.
     fn without_session(&mut self, peer: PeerId, frame: FrameBuf) {
-        // A full queue of wishes holds this one already, or is full of others that come first.
-        let _ = self.wanted.try_send(peer);
+        self.wanted.tell(peer);
         let Some(frame) = self.held.borrow_mut().hold(clock::now(), peer, frame) else {
             return;
         };

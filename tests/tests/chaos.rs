@@ -18,8 +18,8 @@ use rand_core::{RngCore, SeedableRng};
 
 const NODES: usize = 5;
 
-/// After so much quiet everybody who can be reached is. A busy machine gets a little more.
-const QUIET: Duration = secs(25);
+/// After so much quiet everybody who can be reached is.
+const QUIET: Duration = secs(20);
 
 /// What may happen, and what it is called in the results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -109,8 +109,9 @@ impl Worker {
         let mut end = End::failed("the name has no address");
         for (target, uri) in uris {
             let source = source_towards(target);
-            end = match self.connect(client, &uri) {
-                Ok(client) => return self.serve(client, || source_towards(target) == source),
+            let fits_network = || source_towards(target) == source;
+            end = match self.connect(client, &uri, fits_network) {
+                Ok(client) => return self.serve(client, fits_network),
                 Err(End::Failed(reason)) => End::Failed(reason),
                 Err(end) => return end,
             };
@@ -139,7 +140,12 @@ impl Worker {
     }
 
     /// Up to CONNACK.
-    fn connect<'a>(&mut self, slot: &'a mut Option<Client>, uri: &CStr) -> Result<&'a Client, End> {
+    fn connect<'a>(
+        &mut self,
+        slot: &'a mut Option<Client>,
+        uri: &CStr,
+        fits_network: impl Fn() -> bool,
+    ) -> Result<&'a Client, End> {
         let next = Client::new(
             uri,
             &self.client_id,
@@ -162,6 +168,7 @@ impl Worker {
             match self.mailbox.next(Some(deadline)) {
                 Work::Stop => return Err(End::Stopped),
                 Work::Deadline => return Err(End::failed("no answer")),
+                Work::Network if fits_network() => {}
                 Work::Network => return Err(End::Moved),
                 Work::Notice(Notice::Connected) => return Ok(client),
                 Work::Notice(Notice::Refused { version, reason }) => {

@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use qanah_core::router::PeerId;
 
-/// Bytes that wait for one peer from one other, at the most.
+/// Bytes that wait for one peer from one other, at the most. Where there are several, each has its share of
+/// [`IN_ALL`].
 pub(crate) const PER_PAIR: usize = 256 * 1024;
 /// Bytes that wait for one peer from all others, at the most: half of what a channel holds. The other half is
 /// ours alone, so what we carry never keeps our own packets out.
@@ -29,8 +30,11 @@ impl Ledger {
         self.settle(waiting);
         let of_source = self.waiting.get(&source).copied().unwrap_or(0);
         let of_all: usize = self.waiting.values().sum();
+        let sources = self.waiting.len() + usize::from(of_source == 0);
+        // One more share stays free: whoever comes next finds room.
+        let share = PER_PAIR.min(IN_ALL / (sources + 1));
         // A lone frame that is larger than any limit may pass.
-        (of_source == 0 || of_source + len <= PER_PAIR) && (of_all == 0 || of_all + len <= IN_ALL)
+        (of_source == 0 || of_source + len <= share) && (of_all == 0 || of_all + len <= IN_ALL)
     }
 
     /// Notes that `len` bytes went in; `source` is absent where they are ours.
@@ -86,8 +90,17 @@ mod tests {
         let of_a = fill(&mut ledger, A, &mut waiting);
         assert!((PER_PAIR - FRAME..=PER_PAIR).contains(&of_a));
         let of_b = fill(&mut ledger, B, &mut waiting);
-        assert!((PER_PAIR - FRAME..=PER_PAIR).contains(&of_b));
-        assert_eq!(fill(&mut ledger, PeerId(3), &mut waiting), 0, "all of it is in use");
+        assert!((IN_ALL / 3 - FRAME..=IN_ALL / 3).contains(&of_b), "{of_b}");
+        assert!(!ledger.takes(A, FRAME, waiting), "who has much gets no more");
+        let of_c = fill(&mut ledger, PeerId(3), &mut waiting);
+        assert!(of_c > IN_ALL / 8, "who comes later finds room: {of_c}");
+        let left = IN_ALL - of_a - of_b - of_c;
+        assert!(left < IN_ALL / 4, "{left}");
+        while ledger.takes(PeerId(4), FRAME, waiting) {
+            ledger.note(Some(PeerId(4)), FRAME);
+            waiting += FRAME;
+        }
+        assert!(waiting <= IN_ALL, "all of it is in use");
         // What is ours is not asked, and does not count.
         ledger.note(None, 400_000);
         waiting += 400_000;
@@ -97,6 +110,7 @@ mod tests {
         assert!(ledger.takes(A, FRAME, waiting) && !ledger.takes(B, FRAME, waiting));
         waiting -= of_b;
         assert!(ledger.takes(B, FRAME, waiting));
+        ledger.settle(0);
         assert!(ledger.frames.is_empty() && ledger.waiting.is_empty(), "nothing is kept");
     }
 

@@ -34,7 +34,7 @@ use crate::relay::RelayDesk;
 use crate::rtc;
 use crate::senders::Senders;
 use crate::stats::{Drop, Drops};
-use crate::uplink::{Counted, ICMP_PER_SECOND, Uplink};
+use crate::uplink::{Counted, ICMP_PER_SECOND, Uplink, Wanted};
 
 /// How long connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(1500);
@@ -101,7 +101,7 @@ impl Actor {
             icmp: Pace::new(ICMP_PER_SECOND),
             desk: desk.clone(),
             held: Rc::clone(&held),
-            wanted: wanting,
+            wanted: Wanted::new(wanting),
         };
         let turn = start.rtc.turn.iter().map(|server| server.url.as_str());
         let servers = start.rtc.stun.iter().map(String::as_str).chain(turn);
@@ -203,6 +203,7 @@ impl Actor {
     }
 
     async fn command(&mut self, command: Command) {
+        clock::look();
         let now = clock::now();
         match command {
             Command::Envelope(peer, envelope) => {
@@ -311,6 +312,8 @@ impl Actor {
     /// to be taken back.
     pub(super) async fn goodbye(mut self) -> Applied {
         self.uplink.abort();
+        // What goes by relays first: it needs the sessions with them.
+        self.with_all(|peer| peer.paths.stop_relayed());
         self.with_all(|peer| peer.paths.stop());
         drop(self.shared.running);
         // Connections report while they close; nobody needs it any more, but they may wait for room.

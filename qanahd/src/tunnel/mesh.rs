@@ -2,11 +2,10 @@
 //! whom, and the relays of peers that are not reached directly.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
-use qanah_core::frame::reach::{Reached, write_entries, write_names};
+use qanah_core::frame::reach::{write_entries, write_names};
 use qanah_core::frame::{Control, Hop};
-use qanah_core::mesh::{Carrier, ReachOutput};
+use qanah_core::mesh::ReachOutput;
 use qanah_core::router::PeerId;
 use qanah_core::signal::PeerName;
 
@@ -41,12 +40,16 @@ impl Actor {
             MeshMessage::Signaling { hop: Hop::FromRelay, name, envelope } => {
                 let reach = self.shared.reach.get_mut();
                 let Some(source) = reach.peer(name) else {
-                    return self.refused(from);
+                    return self.count(from, Drop::RelayRefused);
                 };
                 reach.heard(now, from, source);
-                self.touch(source, |peer, now| peer.envelope(now, &envelope));
+                let mut is_forged = false;
+                self.touch(source, |peer, now| is_forged = peer.envelope_by_mesh(now, &envelope));
+                if is_forged {
+                    self.count(from, Drop::SignalForged);
+                }
             }
-            MeshMessage::ReachQuery(id, names) => self.tell_reach(now, from, id, &names),
+            MeshMessage::ReachQuery(id, names) => self.tell_reach(from, id, &names),
             MeshMessage::ReachAnswer(id, reached) => {
                 self.shared.reach.get_mut().answer(now, from, id, &reached);
             }
@@ -60,42 +63,26 @@ impl Actor {
         self.follow_reach();
     }
 
-    fn refused(&self, from: PeerId) {
+    fn count(&self, from: PeerId, cause: Drop) {
         if let Some(member) = self.members.get(from) {
-            member.peer.stats.drops.count(Drop::RelayRefused);
+            member.peer.stats.drops.count(cause);
         }
     }
 
     /// An envelope that `from` wants the peer of this name to have. It is sealed; we only see between whom.
     fn pass_signaling_on(&self, from: PeerId, name: PeerName, envelope: &[u8]) {
-        let to = self.shared.reach.borrow().peer(name).filter(|to| *to != from);
-        let to = to.and_then(|to| self.members.get(to)).filter(|to| {
-            let live = to.peer.paths.direct().live();
-            live.is_some_and(|(_, capabilities)| capabilities.mesh_signaling)
-        });
-        let source = self.members.get(from);
-        let (Some(to), Some(source)) = (to, source) else {
-            return self.refused(from);
+        let to = self.shared.reach.borrow().signal_target(from, name);
+        let (Some(to), Some(desk)) = (to, &self.shared.desk) else {
+            return self.count(from, Drop::RelayRefused);
         };
-        let message = Control::Signaling { hop: Hop::FromRelay, name: source.peer.name, envelope };
-        let sent = self.shared.senders.borrow_mut().send_direct_control(to.peer.id, &message);
-        if let Err(cause) = sent {
-            source.peer.stats.drops.count(cause);
+        if let Err(cause) = desk.pass_signaling_on(from, to, envelope) {
+            self.count(from, cause);
         }
     }
 
-    /// Answers which of these peers we have a direct session with that works. Of others nothing is said, not
-    /// even that they are configured.
-    fn tell_reach(&self, now: Instant, asker: PeerId, id: u32, names: &[PeerName]) {
-        let reach = self.shared.reach.borrow();
-        let reached: Vec<Reached> = names
-            .iter()
-            .filter_map(|name| {
-                let peer = reach.peer(*name).filter(|peer| *peer != asker)?;
-                let direct = self.members.get(peer)?.peer.paths.direct();
-                direct.is_usable(now).then(|| Reached { name: *name, rtt: direct.view().rtt })
-            })
-            .collect();
+    /// Answers which of these peers we reach.
+    fn tell_reach(&self, asker: PeerId, id: u32, names: &[PeerName]) {
+        let reached = self.shared.reach.borrow().reached(asker, names);
         let answer = Control::ReachAnswer { id, entries: &write_entries(&reached) };
         // It is asked again if this is lost.
         let _ = self.shared.senders.borrow_mut().send_direct_control(asker, &answer);
@@ -110,27 +97,16 @@ impl Actor {
         let Some(member) = self.members.get(id) else {
             return;
         };
-        let paths = &member.peer.paths;
-        let live = paths.direct().live().filter(|_| paths.direct().is_usable(now));
-        let carrier = live.map(|(_, capabilities)| Carrier {
-            relays: capabilities.relay,
-            signals: capabilities.mesh_signaling,
-            rtt: paths.direct().view().rtt,
-        });
-        let (sought, silent) = (paths.is_sought(now), paths.is_relay_silent(now));
-        let reach = self.shared.reach.get_mut();
-        if silent && let Some(via) = reach.via(id) {
-            reach.shun(now, id, via);
-        }
-        if reach.observe(now, id, carrier, sought) {
+        let standing = member.peer.paths.standing(now);
+        if self.shared.reach.get_mut().observe(now, id, &standing) {
             self.choose_transit();
         }
     }
 
     /// Packets for nobody's addresses go to the first peer of the configuration that is connected and relays.
     fn choose_transit(&self) {
-        let relays = |peer: PeerId| self.shared.reach.borrow().relays(peer);
-        let first = self.members.iter().map(|member| member.peer.id).find(|id| relays(*id));
+        let order = self.members.iter().map(|member| member.peer.id);
+        let first = self.shared.reach.borrow().first_relay(order);
         self.shared.senders.borrow_mut().set_transit(first);
     }
 

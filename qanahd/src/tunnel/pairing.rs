@@ -204,12 +204,10 @@ impl Pairing {
             return drop(reply.send(Err(PairingError::Busy)));
         }
         let begun = open(peers, TextKind::Offer, text).and_then(|(peer, message)| match message {
-            Message::Offer(offer) => {
-                match peer.paths.direct_mut().answer_by_hand(clock::now(), &offer) {
-                    Ok(()) => Ok(offer.session),
-                    Err(error) => Err(explain(TextKind::Offer, &peer.label, error)),
-                }
-            }
+            Message::Offer(offer) => match peer.paths.answer_by_hand(clock::now(), &offer) {
+                Ok(()) => Ok(offer.session),
+                Err(error) => Err(explain(TextKind::Offer, &peer.label, error)),
+            },
             _ => Err(mislabelled(TextKind::Offer, peer)),
         });
         match begun {

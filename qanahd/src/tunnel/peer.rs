@@ -83,21 +83,30 @@ impl Peer {
 
     /// An envelope came to the inbox that this peer writes to.
     pub(crate) fn envelope(&mut self, now: Instant, envelope: &[u8]) {
+        if let Err(error) = self.open(now, envelope) {
+            self.complain(now, &error);
+        }
+    }
+
+    /// Another peer has passed an envelope of this one on. True if it is none: that is the other's doing, and says
+    /// nothing of this one's keys.
+    pub(crate) fn envelope_by_mesh(&mut self, now: Instant, envelope: &[u8]) -> bool {
+        self.open(now, envelope).is_err()
+    }
+
+    fn open(&mut self, now: Instant, envelope: &[u8]) -> Result<(), OpenError> {
         // Copies by a second broker or of somebody who recorded it cost nothing.
         if self.seen.knows(envelope) {
-            return;
+            return Ok(());
         }
-        match self.keys.open(envelope, Carrier::Inbox) {
-            Ok(message) => {
-                self.seen.note(envelope);
-                let refused = self.paths.refused();
-                self.paths.message(now, message);
-                if self.paths.refused() > refused {
-                    self.stats.drops.count(Cause::SignalRefused);
-                }
-            }
-            Err(error) => self.complain(now, &error),
+        let message = self.keys.open(envelope, Carrier::Inbox)?;
+        self.seen.note(envelope);
+        let refused = self.paths.refused();
+        self.paths.message(now, message);
+        if self.paths.refused() > refused {
+            self.stats.drops.count(Cause::SignalRefused);
         }
+        Ok(())
     }
 
     fn complain(&mut self, now: Instant, error: &OpenError) {
@@ -304,7 +313,7 @@ impl Peer {
         };
         let control =
             Control::Signaling { hop: Hop::ToRelay, name: self.name, envelope: &envelope };
-        for carrier in shared.reach.borrow().signal_carriers(self.id) {
+        for carrier in shared.reach.borrow().signal_carriers(clock::now(), self.id) {
             // One that has just gone is noticed soon; the message is said again.
             let _ = shared.senders.borrow_mut().send_direct_control(carrier, &control);
         }

@@ -184,6 +184,8 @@ impl Actor {
                 told.push(format!("peer {label} has another PresharedKey and connects again"));
                 peer.stats = std::rc::Rc::clone(&known.peer.stats);
                 self.retire(known.peer);
+                // Who reaches it, and by what way, is found out anew.
+                self.shared.reach.get_mut().forget(crate::clock::now(), peer.id);
             }
         }
         if self.signaling {

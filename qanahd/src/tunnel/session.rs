@@ -11,7 +11,9 @@ use tokio::task::AbortHandle;
 
 use super::connector::Commands;
 use super::shared::Shared;
-use crate::downlink::{CONTROL_PER_SECOND, Downlink, Inbound, SIGNALING_PER_SECOND};
+use crate::downlink::{
+    CONTROL_PER_SECOND, Downlink, Inbound, RELAYS_PER_SECOND, SIGNALING_PER_SECOND,
+};
 use crate::pace::Pace;
 use crate::rtc::{Channel, SelectedCandidate};
 use crate::senders::{NewSession, Outlet};
@@ -106,6 +108,7 @@ impl Session {
             session: Rc::clone(&self.stats),
             confirmed: None,
             relay: None,
+            relays: Pace::new(RELAYS_PER_SECOND),
             control: Pace::new(CONTROL_PER_SECOND),
             signaling: Pace::new(SIGNALING_PER_SECOND),
             desk: desk.clone().filter(|_| self.kind == SessionKind::Direct),

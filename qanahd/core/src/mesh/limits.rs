@@ -29,7 +29,12 @@ pub const UNKNOWN_RTT: Duration = Duration::from_millis(100);
 pub const BETTER_BY: Duration = Duration::from_millis(5);
 /// ... for so long.
 pub const BETTER_FOR: Duration = Duration::from_secs(10);
-/// How long a relay by which nothing came back is not chosen again while there are others.
+/// How long a relay by which nothing came back is not chosen again while there are others. Each further time it is
+/// twice as long ...
 pub const SHUNNED_FOR: Duration = Duration::from_secs(30);
+/// ... and no longer than this. As long again after that, it counts as the first time.
+pub const SHUNNED_MAX: Duration = Duration::from_secs(600);
+/// How long a measured round-trip time by a relay counts more than what the relay says.
+pub const MEASURED_COUNTS: Duration = Duration::from_secs(600);
 /// Peers that carry each message of signaling, at the most.
 pub const SIGNAL_CARRIERS: usize = 2;

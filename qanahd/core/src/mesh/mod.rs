@@ -12,4 +12,4 @@ mod reach;
 mod tests;
 
 pub use paths::{PathSettings, Paths};
-pub use reach::{Carrier, Reach, ReachOutput};
+pub use reach::{ByRelay, Carrier, Reach, ReachOutput, Standing};

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use rand_core::CryptoRngCore;
 
 use super::limits::{DIRECT_FIRST, HELLO_WHEN_REACHED, RELAY_LINGER};
+use super::reach::{ByRelay, Carrier, Standing};
 use crate::router::PeerId;
-use crate::session::limits::HELLO_MAX;
-use crate::session::{Machine, Output, SessionKind};
-use crate::signal::{Message, SessionId};
+use crate::session::limits::{HELLO_MAX, SILENT_AFTER};
+use crate::session::{HandError, Machine, Output, SessionKind};
+use crate::signal::{Message, Offer, SessionId};
 
 /// What a tunnel wants of its paths.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +35,8 @@ pub struct Paths<R> {
     carried: bool,
     /// The relay that frames go by, if there is one.
     via: Option<PeerId>,
+    /// The last relay that there was, and since when.
+    last_via: Option<(PeerId, Instant)>,
     /// A session is wanted.
     wanted: bool,
     /// When packets last went either way, and when they last came by a relay.
@@ -44,6 +47,10 @@ pub struct Paths<R> {
     /// Since when it can.
     usable_since: Option<Instant>,
     chosen: Option<(SessionKind, SessionId)>,
+    /// When conclusions were last drawn.
+    looked_at: Instant,
+    /// Messages that were refused here.
+    refused: u64,
 }
 
 impl<R: CryptoRngCore> Paths<R> {
@@ -64,12 +71,15 @@ impl<R: CryptoRngCore> Paths<R> {
             broker: false,
             carried: false,
             via: None,
+            last_via: None,
             wanted,
             traffic: None,
             relay_traffic: None,
             missing_since: None,
             usable_since: None,
             chosen: None,
+            looked_at: now,
+            refused: 0,
         }
     }
 
@@ -96,9 +106,9 @@ impl<R: CryptoRngCore> Paths<R> {
         &self.relayed
     }
 
-    /// Messages that authenticated but were refused, by both.
+    /// Messages that authenticated but were refused.
     pub const fn refused(&self) -> u64 {
-        self.direct.refused() + self.relayed.refused()
+        self.refused + self.direct.refused() + self.relayed.refused()
     }
 
     /// Nothing is connected and nothing is under way.
@@ -121,27 +131,71 @@ impl<R: CryptoRngCore> Paths<R> {
         self.via.filter(|_| matches!(self.chosen, Some((SessionKind::Relayed, _))))
     }
 
-    /// Whether other ways than a direct session are looked for.
-    pub fn is_sought(&self, now: Instant) -> bool {
-        self.wanted && !self.direct.is_usable(now)
+    /// How the peer stands, for what it can do for others and others for it.
+    pub fn standing(&self, now: Instant) -> Standing {
+        let usable = self.direct.live().filter(|_| self.direct.is_usable(now));
+        Standing {
+            carrier: usable.map(|(_, capabilities)| Carrier {
+                relays: capabilities.relay,
+                signals: capabilities.mesh_signaling,
+                rtt: self.direct.view().rtt,
+            }),
+            sought: self.wanted && !self.direct.is_usable(now),
+            by_relay: self.via.and_then(|via| self.by_relay(now, via)),
+        }
     }
 
-    /// Nothing comes back by the relay in use.
-    pub fn is_relay_silent(&self, now: Instant) -> bool {
-        self.relayed.live().is_some() && !self.relayed.is_usable(now)
+    fn by_relay(&self, now: Instant, via: PeerId) -> Option<ByRelay> {
+        let unconfirmed = self.unconfirmed_until().is_some_and(|at| at <= now);
+        if self.relayed.is_silent(now) || unconfirmed {
+            return Some(ByRelay::Silent(via));
+        }
+        Some(ByRelay::Answers(via, self.relayed.view().rtt?))
+    }
+
+    /// When keys that are not confirmed show that the relay passes nothing on: it takes part in the handshake for
+    /// anybody to see, and then keeps the frames.
+    fn unconfirmed_until(&self) -> Option<Instant> {
+        let (_, since) = self.last_via?;
+        Some(self.relayed.confirming_since()?.max(since) + SILENT_AFTER)
     }
 
     /// A message of the peer, opened and parsed.
     pub fn message(&mut self, now: Instant, message: Message) {
         match message {
-            Message::Relayed(inner) if self.settings.relay => self.relayed.message(now, *inner),
+            Message::Relayed(inner) if self.settings.relay => {
+                if self.is_taken(&inner, &self.direct) {
+                    self.refused += 1;
+                } else {
+                    self.relayed.message(now, *inner);
+                }
+            }
+            other if self.is_taken(&other, &self.relayed) => self.refused += 1,
             other => self.direct.message(now, other),
         }
+    }
+
+    /// Whether this is an offer under an id that a session of the other kind has.
+    fn is_taken(&self, message: &Message, other: &Machine<R>) -> bool {
+        matches!(message, Message::Offer(offer) if other.knows(offer.session))
+    }
+
+    /// As [`Machine::answer_by_hand`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn answer_by_hand(&mut self, now: Instant, offer: &Offer) -> Result<(), HandError> {
+        if self.relayed.knows(offer.session) {
+            return Err(HandError::Used);
+        }
+        self.direct.answer_by_hand(now, offer)
     }
 
     /// A broker has connected (again), or none is connected any more.
     pub fn set_broker(&mut self, now: Instant, connected: bool) {
         self.broker = connected;
+        // Before anything is said of sessions that end now.
+        self.let_go(now);
         if connected {
             self.direct.signaling_up(now);
             self.relayed.signaling_up(now);
@@ -166,9 +220,12 @@ impl<R: CryptoRngCore> Paths<R> {
         if !carried {
             self.without_signaling();
         }
-        let moved = self.via.is_some() && via.is_some() && self.via != via;
         self.via = via;
-        if moved {
+        let Some(relay) = via.filter(|via| self.last_via.is_none_or(|(last, _)| last != *via))
+        else {
+            return;
+        };
+        if self.last_via.replace((relay, now)).is_some() {
             self.relayed.way_changed(now);
         }
     }
@@ -201,6 +258,11 @@ impl<R: CryptoRngCore> Paths<R> {
         self.direct.nudge(now);
     }
 
+    /// Says goodbye by a relay.
+    pub fn stop_relayed(&mut self) {
+        self.relayed.stop();
+    }
+
     /// Says goodbye: the tunnel goes down.
     pub fn stop(&mut self) {
         self.direct.stop();
@@ -216,6 +278,10 @@ impl<R: CryptoRngCore> Paths<R> {
 
     /// Draws the conclusions of what has happened.
     pub fn update(&mut self, now: Instant) {
+        self.looked_at = now;
+        // That somebody says it passes messages on proves nothing; that frames come back by a relay does.
+        self.direct.set_reliable(self.broker || self.relayed.is_usable(now));
+        self.relayed.set_reliable(self.broker || self.direct.is_usable(now));
         self.let_go(now);
         let usable = self.direct.is_usable(now);
         if usable {
@@ -261,10 +327,21 @@ impl<R: CryptoRngCore> Paths<R> {
         Some(used + RELAY_LINGER)
     }
 
-    /// When sessions that carry nothing are let go.
+    /// Whether a session of this machine is let go when it carries nothing. A peer that is not lazy would only
+    /// make another one, and without signaling nobody could.
+    fn lets_go(&self, machine: &Machine<R>) -> bool {
+        (self.broker || self.carried) && machine.live().is_some_and(|(_, peer)| peer.lazy)
+    }
+
+    /// When sessions that carry nothing are let go, whoever wanted them.
     fn idle_at(&self) -> Option<Instant> {
-        let idle = self.settings.lazy.filter(|_| self.wanted)?;
-        Some(self.traffic? + idle)
+        let idle = self.settings.lazy?;
+        if !self.wanted && !self.lets_go(&self.direct) && !self.lets_go(&self.relayed) {
+            return None;
+        }
+        let since = [&self.direct, &self.relayed].map(|it| it.view().connected_since);
+        let since = since.into_iter().chain([self.traffic]).flatten().max()?;
+        Some(since + idle)
     }
 
     /// Lets go what has carried nothing for long.
@@ -274,11 +351,11 @@ impl<R: CryptoRngCore> Paths<R> {
         }
         self.wanted = false;
         self.direct.want(now, false);
-        for machine in [&mut self.direct, &mut self.relayed] {
-            // A peer that is not lazy would only make another one.
-            if machine.live().is_some_and(|(_, peer)| peer.lazy) {
-                machine.release(now);
-            }
+        if self.lets_go(&self.direct) {
+            self.direct.release(now);
+        }
+        if self.lets_go(&self.relayed) {
+            self.relayed.release(now);
         }
     }
 
@@ -297,6 +374,7 @@ impl<R: CryptoRngCore> Paths<R> {
             relay_due,
             self.linger_until(),
             self.idle_at(),
+            self.unconfirmed_until().filter(|at| *at > self.looked_at),
         ]
         .into_iter()
         .flatten()

@@ -2,14 +2,16 @@
 
 mod carrying;
 mod choice;
+mod shunned;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use self::carrying::Carrying;
-use self::choice::{length, settle};
+use self::choice::{Weighed, length, settle};
+use self::shunned::Shunned;
 use super::limits::{
-    ASK_SELDOM, ASK_WHEN_RELAYED, BELIEVED, BETTER_FOR, SHUNNED_FOR, SIGNAL_CARRIERS,
+    ASK_SELDOM, ASK_WHEN_RELAYED, BELIEVED, BETTER_FOR, MEASURED_COUNTS, SIGNAL_CARRIERS,
 };
 use crate::frame::reach::Reached;
 use crate::router::PeerId;
@@ -24,6 +26,26 @@ pub struct Carrier {
     pub signals: bool,
     /// Round-trip time to it, where it is known.
     pub rtt: Option<Duration>,
+}
+
+/// How a peer stands, for what it can do for others and others for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What it carries, if its direct session works.
+    pub carrier: Option<Carrier>,
+    /// Other ways to it than a direct session are looked for.
+    pub sought: bool,
+    /// What comes back by the relay in use, as far as that is known.
+    pub by_relay: Option<ByRelay>,
+}
+
+/// What comes back by a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByRelay {
+    /// Nothing, for too long.
+    Silent(PeerId),
+    /// Answers, after this time.
+    Answers(PeerId, Duration),
 }
 
 /// What is to be done.
@@ -64,7 +86,10 @@ struct Entry {
     via: Option<PeerId>,
     /// A relay that is clearly better than the one in use, and since when.
     better: Option<(PeerId, Instant)>,
-    shunned: Vec<(PeerId, Instant)>,
+    /// Relays by which nothing came back.
+    shunned: Shunned,
+    /// Measured round-trip times by relays, and when.
+    measured: BTreeMap<PeerId, (Duration, Instant)>,
     /// What was told last: the relay, and whether anybody passes messages on.
     told: (Option<PeerId>, bool),
 }
@@ -102,7 +127,8 @@ impl Reach {
                 by: BTreeMap::new(),
                 via: None,
                 better: None,
-                shunned: Vec::new(),
+                shunned: Shunned::default(),
+                measured: BTreeMap::new(),
                 told: (None, false),
             });
             entry.name = *name;
@@ -119,16 +145,26 @@ impl Reach {
         self.peers.get(&peer).map(|entry| entry.name)
     }
 
-    /// How a peer is now: what it carries, if its direct session works; and whether other ways to it are sought.
-    /// Says whether it carries something else than before.
-    pub fn observe(
-        &mut self,
-        now: Instant,
-        peer: PeerId,
-        carrier: Option<Carrier>,
-        sought: bool,
-    ) -> bool {
-        let carrier = carrier.filter(|carrier| carrier.relays || carrier.signals);
+    /// Forgets all that is known of a peer: it begins anew.
+    pub fn forget(&mut self, now: Instant, peer: PeerId) {
+        if let Some(entry) = self.peers.remove(&peer) {
+            self.names.remove(&entry.name);
+        }
+        self.lose_carrier(now, peer);
+    }
+
+    /// Notes how a peer stands now. Says whether it carries something else than before.
+    pub fn observe(&mut self, now: Instant, peer: PeerId, standing: &Standing) -> bool {
+        match standing.by_relay {
+            Some(ByRelay::Silent(relay)) => self.shun(now, peer, relay),
+            Some(ByRelay::Answers(relay, rtt)) => {
+                if let Some(entry) = self.peers.get_mut(&peer) {
+                    entry.measured.insert(relay, (rtt, now));
+                }
+            }
+            None => {}
+        }
+        let carrier = standing.carrier.filter(|carrier| carrier.relays || carrier.signals);
         let changed = match (self.carriers.get_mut(&peer), carrier) {
             (Some(known), Some(carrier)) => {
                 let before = std::mem::replace(&mut known.is, carrier);
@@ -141,13 +177,30 @@ impl Reach {
             (Some(_), None) => self.lose_carrier(now, peer),
             (None, None) => false,
         };
-        self.seek(now, peer, sought);
+        self.seek(now, peer, standing.sought);
         changed
     }
 
-    /// Whether this peer passes frames on for us.
-    pub fn relays(&self, peer: PeerId) -> bool {
-        self.carriers.get(&peer).is_some_and(|carrier| carrier.is.relays)
+    /// The first of these peers that passes frames on for us.
+    pub fn first_relay(&self, mut order: impl Iterator<Item = PeerId>) -> Option<PeerId> {
+        order.find(|id| self.carriers.get(id).is_some_and(|carrier| carrier.is.relays))
+    }
+
+    /// The peer that signaling of `from` under this name is passed on to.
+    pub fn signal_target(&self, from: PeerId, name: PeerName) -> Option<PeerId> {
+        let to = self.peer(name).filter(|to| *to != from)?;
+        self.carriers.get(&to).filter(|carrier| carrier.is.signals).map(|_| to)
+    }
+
+    /// Which of these peers we reach directly, and pass frames and signaling on to. Of others nothing is said, not
+    /// even that they are configured.
+    pub fn reached(&self, asker: PeerId, names: &[PeerName]) -> Vec<Reached> {
+        let carried = |name: &PeerName| {
+            let peer = self.peer(*name).filter(|peer| *peer != asker)?;
+            let is = self.carriers.get(&peer)?.is;
+            (is.relays && is.signals).then_some(Reached { name: *name, rtt: is.rtt })
+        };
+        names.iter().filter_map(carried).collect()
     }
 
     fn seek(&mut self, now: Instant, peer: PeerId, sought: bool) {
@@ -197,7 +250,7 @@ impl Reach {
 
     /// Something came from `peer` by `carrier`: it reaches it.
     pub fn heard(&mut self, now: Instant, carrier: PeerId, peer: PeerId) {
-        if !self.carriers.contains_key(&carrier) {
+        if carrier == peer || !self.carriers.contains_key(&carrier) {
             return;
         }
         let Some(entry) = self.peers.get_mut(&peer) else {
@@ -242,11 +295,9 @@ impl Reach {
         self.ask(now, carrier);
     }
 
-    /// Nothing came back by this relay.
-    pub fn shun(&mut self, now: Instant, peer: PeerId, relay: PeerId) {
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.shunned.retain(|(id, until)| *id != relay && *until > now);
-            entry.shunned.push((relay, now + SHUNNED_FOR));
+    /// Nothing comes back by this relay.
+    fn shun(&mut self, now: Instant, peer: PeerId, relay: PeerId) {
+        if self.peers.get_mut(&peer).is_some_and(|entry| entry.shunned.add(now, relay)) {
             self.reconsider(now, peer, false);
         }
     }
@@ -261,43 +312,49 @@ impl Reach {
         self.peers.get(&peer)?.via
     }
 
-    /// The peers that pass messages on to this one, the nearest first, and no more than are useful.
-    pub fn signal_carriers(&self, peer: PeerId) -> Vec<PeerId> {
+    /// The peers that pass messages on to this one, the best first, and no more than are useful.
+    pub fn signal_carriers(&self, now: Instant, peer: PeerId) -> Vec<PeerId> {
         let Some(entry) = self.peers.get(&peer) else {
             return Vec::new();
         };
-        let mut found: Vec<(Duration, PeerId)> = entry
-            .by
-            .iter()
-            .filter_map(|(id, reaching)| {
-                let carrier = self.carriers.get(id).filter(|carrier| carrier.is.signals)?;
-                Some((length(carrier.is.rtt, reaching.rtt), *id))
-            })
-            .collect();
+        let mut found: Vec<Weighed> = self.ways(now, entry, |is| is.signals).collect();
         found.sort_unstable();
-        found.into_iter().take(SIGNAL_CARRIERS).map(|(_, id)| id).collect()
+        found.into_iter().take(SIGNAL_CARRIERS).map(|(.., id)| id).collect()
+    }
+
+    /// The ways to a peer by carriers that do what is asked of them.
+    fn ways<'a>(
+        &'a self,
+        now: Instant,
+        entry: &'a Entry,
+        does: impl Fn(&Carrier) -> bool + 'a,
+    ) -> impl Iterator<Item = Weighed> + 'a {
+        entry.by.iter().filter_map(move |(id, reaching)| {
+            let is = self.carriers.get(id).map(|carrier| carrier.is).filter(&does)?;
+            let measured = entry.measured.get(id).filter(|(_, at)| now < *at + MEASURED_COUNTS);
+            let length = measured.map_or_else(|| length(is.rtt, reaching.rtt), |(rtt, _)| *rtt);
+            Some((entry.shunned.has(now, *id), length, *id))
+        })
     }
 
     /// Chooses the relay of a peer anew, and tells that something has changed.
     fn reconsider(&mut self, now: Instant, peer: PeerId, fresh: bool) {
+        let Some(entry) = self.peers.get(&peer) else {
+            return;
+        };
+        let best = self.ways(now, entry, |is| is.relays).min();
+        let mut ways = self.ways(now, entry, |is| is.relays);
+        let current = entry.via.and_then(|via| ways.find(|(_, _, id)| *id == via));
+        let (via, better) = settle(now, current, best, entry.better);
+        let now_so = (via, self.ways(now, entry, |is| is.signals).next().is_some());
+        drop(ways);
         let Some(entry) = self.peers.get_mut(&peer) else {
             return;
         };
-        entry.shunned.retain(|(_, until)| *until > now);
-        let ways = || {
-            entry.by.iter().filter_map(|(id, reaching)| {
-                let carrier = self.carriers.get(id).filter(|carrier| carrier.is.relays)?;
-                let shunned = entry.shunned.iter().any(|(it, _)| it == id);
-                Some((shunned, length(carrier.is.rtt, reaching.rtt), *id))
-            })
-        };
-        let best = ways().min();
-        let current = entry.via.and_then(|via| ways().find(|(_, _, id)| *id == via));
-        let (via, better) = settle(now, current, best, entry.better);
+        entry.shunned.forgive(now);
+        entry.measured.retain(|_, (_, at)| now < *at + MEASURED_COUNTS);
         entry.better = better;
         entry.via = via;
-        let signals = |id: &PeerId| self.carriers.get(id).is_some_and(|it| it.is.signals);
-        let now_so = (via, entry.by.keys().any(signals));
         let before = std::mem::replace(&mut entry.told, now_so);
         if fresh || before != now_so {
             self.outputs.push_back(ReachOutput::Changed { peer, fresh });
@@ -339,8 +396,10 @@ impl Reach {
             carrier.begin_round(now, longest, others);
         }
         self.ask_all(now);
-        let waiting =
-            self.peers.iter().filter(|(_, it)| it.better.is_some() || !it.shunned.is_empty());
+        let waiting = self
+            .peers
+            .iter()
+            .filter(|(_, it)| it.better.is_some() || it.shunned.next_change().is_some());
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.reconsider(now, id, false);
         }
@@ -370,7 +429,7 @@ impl Reach {
         let beliefs = beliefs.map(|reaching| reaching.said + BELIEVED);
         let better = self.peers.values().filter_map(|entry| entry.better);
         let better = better.map(|(_, since)| since + BETTER_FOR);
-        let shunned = self.peers.values().flat_map(|entry| &entry.shunned).map(|(_, until)| *until);
+        let shunned = self.peers.values().filter_map(|entry| entry.shunned.next_change());
         rounds.chain(questions).chain(beliefs).chain(better).chain(shunned).min()
     }
 

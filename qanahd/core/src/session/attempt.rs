@@ -63,9 +63,7 @@ impl<R: CryptoRngCore> Machine<R> {
             }
             return;
         }
-        let known = self.session(offer.session).is_some()
-            || self.retiring.iter().any(|session| session.id == offer.session);
-        if self.offers || known || offer.echo != Some(self.challenge) {
+        if self.offers || self.knows(offer.session) || offer.echo != Some(self.challenge) {
             self.refused += 1;
             return;
         }
@@ -97,7 +95,7 @@ impl<R: CryptoRngCore> Machine<R> {
         offer: &Offer,
     ) -> Result<Option<RtcDescription>, HandshakeError> {
         let id = offer.session;
-        if self.session(id).is_some() || self.retiring.iter().any(|it| it.id == id) {
+        if self.knows(id) {
             return Err(HandshakeError::Finished);
         }
         let (responder, remote) = Responder::read(self.identity(), way.mode(), id, &offer.noise)?;

@@ -201,23 +201,24 @@ impl<R: CryptoRngCore> Machine<R> {
             self.ping(now);
         }
         match dead_for {
-            None if quiet >= PATH_DEAD => self.path_died(now),
-            // Without signaling nothing better can come: the path may still, while the keys live.
-            Some(dead) if dead >= DEAD_GRACE && self.signaling => {
+            None if quiet >= PATH_DEAD => self.path_died(now, self.is_heard()),
+            // Who is not heard gets nothing better: the path may still come back, while the keys live.
+            Some(dead) if dead >= DEAD_GRACE && self.is_heard() => {
                 self.lose_live(now, "nothing heard from the peer");
             }
             _ => self.renew(now),
         }
     }
 
-    fn path_died(&mut self, now: Instant) {
+    /// `restart`: an ICE restart is worth it. It gives the old path up for good, so the peer must be able to hear
+    /// of it.
+    fn path_died(&mut self, now: Instant, restart: bool) {
         let Some(pulse) = self.live.as_mut().and_then(Session::pulse_mut) else {
             return;
         };
         pulse.dead_since = Some(now);
         self.emit(Output::Event(Event::PathLost));
-        // A restart gives the old path up for good, so the peer must be able to hear of it.
-        if self.signaling && self.settings.kind == SessionKind::Direct {
+        if restart && self.settings.kind == SessionKind::Direct {
             self.restart_ice();
         }
         // A new session is sought beside the restart, a little later.
@@ -243,7 +244,8 @@ impl<R: CryptoRngCore> Machine<R> {
     pub fn network_changed(&mut self, now: Instant, path_gone: bool) {
         let connected = self.live.as_ref().is_some_and(|session| !session.is_dead());
         if connected && path_gone {
-            self.path_died(now);
+            // There is nothing to lose.
+            self.path_died(now, self.signaling);
         } else if !connected && self.signaling && self.wanted {
             self.backoff.reset();
             self.say_hello(now);
@@ -285,7 +287,7 @@ impl<R: CryptoRngCore> Machine<R> {
         if self.pending.get(id).is_some() {
             self.fail_attempt(now, id, "no path found (ICE tried all candidates)");
         } else if self.live.as_ref().is_some_and(|it| it.id == id && !it.is_dead()) {
-            self.path_died(now);
+            self.path_died(now, self.is_heard());
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand_core::CryptoRngCore;
 
 use super::hand::Hand;
-use super::limits::{HELLO_MAX, TAKE_BACK};
+use super::limits::{CONFIRM_TIMEOUT, HELLO_MAX, TAKE_BACK};
 use super::pace::{Backoff, Bucket};
 use super::pending::Pending;
 use super::state::{Answered, Link, Session, Stage, View};
@@ -56,6 +56,8 @@ pub struct Machine<R> {
     /// Ours is the greater public key: we offer, the peer answers.
     pub(super) offers: bool,
     pub(super) signaling: bool,
+    /// It is known to work; see [`Machine::set_reliable`].
+    pub(super) reliable: bool,
     /// A session is wanted. Else none is sought, but the peer gets one that wants it.
     pub(super) wanted: bool,
     /// The longest pause between two hellos.
@@ -91,6 +93,7 @@ impl<R: CryptoRngCore> Machine<R> {
             rng,
             offers,
             signaling: false,
+            reliable: true,
             wanted: true,
             patience: HELLO_MAX,
             nudged: None,
@@ -259,10 +262,11 @@ impl<R: CryptoRngCore> Machine<R> {
     /// When to call [`Machine::timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let capable = self.settings.capabilities.rekey;
+        let reliable = self.is_heard();
         let sessions = self.pending.iter().chain(&self.live);
         sessions
             .flat_map(|session| {
-                [Some(session_deadline(session, self.signaling)), session.trickle_deadline()]
+                [Some(session_deadline(session, reliable)), session.trickle_deadline()]
             })
             .flatten()
             .chain(self.retiring.iter().map(|session| session.deadline))
@@ -302,6 +306,23 @@ impl<R: CryptoRngCore> Machine<R> {
         self.live.as_ref().is_some_and(|session| {
             session.pulse().is_some_and(|it| it.dead_since.is_none() && !it.is_silent(now))
         })
+    }
+
+    /// Whether there is a live session whose pings go unanswered.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        self.live.as_ref().and_then(Session::pulse).is_some_and(|pulse| pulse.is_silent(now))
+    }
+
+    /// Since when the keys of an attempt by the inboxes wait to be confirmed.
+    pub fn confirming_since(&self) -> Option<Instant> {
+        let attempt = self.pending.by_inbox()?;
+        let is_confirming = matches!(attempt.stage, Stage::Confirming { .. });
+        attempt.deadline.checked_sub(CONFIRM_TIMEOUT).filter(|_| is_confirming)
+    }
+
+    /// Whether a session or an attempt has this id.
+    pub fn knows(&self, id: SessionId) -> bool {
+        self.session(id).is_some() || self.retiring.iter().any(|session| session.id == id)
     }
 
     /// The live session, and what the peer said there that it can do.
@@ -365,14 +386,14 @@ impl Session {
     }
 }
 
-fn session_deadline(session: &Session, signaling: bool) -> Instant {
+fn session_deadline(session: &Session, heard: bool) -> Instant {
     match &session.stage {
         Stage::GatheringOffer { until, .. } | Stage::GatheringAnswer { until, .. } => *until,
         Stage::Offered { repeats, .. } => {
             repeats.next().map_or(session.deadline, |at| session.deadline.min(at))
         }
         Stage::Confirming { next_confirm: Some(at), .. } => session.deadline.min(*at),
-        Stage::Live { pulse, .. } => session.deadline.min(pulse.deadline(signaling)),
+        Stage::Live { pulse, .. } => session.deadline.min(pulse.deadline(heard)),
         _ => session.deadline,
     }
 }

@@ -57,6 +57,11 @@ impl Pending {
         Some(self.0.remove(at))
     }
 
+    pub(super) fn take_by_inbox(&mut self) -> Option<Session> {
+        let id = self.by_inbox()?.id;
+        self.take(id)
+    }
+
     pub(super) fn take_all(&mut self) -> Vec<Session> {
         std::mem::take(&mut self.0)
     }

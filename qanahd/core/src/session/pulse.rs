@@ -112,11 +112,11 @@ impl Pulse {
         }
     }
 
-    /// When something is to be done if nothing is heard until then. Without signaling a dead path
-    /// is waited for until the keys end.
-    pub(super) fn deadline(&self, signaling: bool) -> Instant {
+    /// When something is to be done if nothing is heard until then. Where the peer does not hear us a dead path is
+    /// waited for until the keys end.
+    pub(super) fn deadline(&self, heard: bool) -> Instant {
         let death = match self.dead_since {
-            Some(since) => signaling.then_some(since + DEAD_GRACE),
+            Some(since) => heard.then_some(since + DEAD_GRACE),
             None => Some(self.last_opened + PATH_DEAD),
         };
         let silence = self.silent_from().filter(|at| *at > self.looked_at);

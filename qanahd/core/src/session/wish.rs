@@ -54,13 +54,25 @@ impl<R: CryptoRngCore> Machine<R> {
         }
     }
 
-    /// Ends the session that is live or under way, politely, because it is not needed.
+    /// Ends the session that is live or under way, politely, because it is not needed. What people do by hand
+    /// goes on.
     pub fn release(&mut self, now: Instant) {
         self.want(now, false);
-        for session in self.live.take().into_iter().chain(self.pending.take_all()) {
+        for session in self.live.take().into_iter().chain(self.pending.take_by_inbox()) {
             self.dismiss(&session);
         }
         self.emit(Output::Deactivate);
+    }
+
+    /// Whether the way to the peer's ear is known to work, as a connected broker does. What others say
+    /// that they can do is a way worth trying, but nothing is given up for it.
+    pub const fn set_reliable(&mut self, reliable: bool) {
+        self.reliable = reliable;
+    }
+
+    /// Whether the peer hears what we say.
+    pub(super) const fn is_heard(&self) -> bool {
+        self.signaling && self.reliable
     }
 
     /// No way to the peer's ear is left.

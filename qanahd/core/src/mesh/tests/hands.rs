@@ -9,6 +9,8 @@ use crate::router::PeerId;
 use crate::session::{Output, RtcCommand, SessionKind};
 use crate::signal::{DtlsRole, IceCredentials, Message, PeerName, RtcDescription, SessionId};
 
+/// What a slow node's links take longer.
+const SLOW_MS: u32 = 20;
 /// How long the pretended ICE looks for a path.
 const ICE_TRIES: u32 = 12;
 
@@ -51,7 +53,7 @@ impl World {
             SessionKind::Relayed => Message::Relayed(Box::new(message)),
         };
         let name = PeerName::of(&self.nodes[at(peer)].secret.public_key());
-        for carrier in self.nodes[node].reach.signal_carriers(peer) {
+        for carrier in self.nodes[node].reach.signal_carriers(self.now, peer) {
             let text = Text::Signaling(Hop::ToRelay, name, message.clone());
             self.send_direct(node, carrier, text);
         }
@@ -101,9 +103,16 @@ impl World {
     }
 
     pub(super) fn send(&mut self, node: usize, peer: PeerId, session: SessionId, text: Text) {
-        let Some((kind, frame)) = self.nodes[node].pair(peer).seal(session, text) else {
+        let now = self.now;
+        let pair = self.nodes[node].pair(peer);
+        let is_traffic = matches!(text, Text::Packet | Text::Relay(..));
+        let Some((kind, frame)) = pair.seal(session, text) else {
             return;
         };
+        if is_traffic {
+            pair.paths.set_traffic(Some(now));
+            pair.paths.machine(kind).last_sent(now, session, Some(now));
+        }
         if kind == SessionKind::Relayed {
             let name = PeerName::of(&self.nodes[at(peer)].secret.public_key());
             if let Some(via) = self.nodes[node].reach.via(peer) {
@@ -114,7 +123,9 @@ impl World {
         }
         for _ in 0..=u32::from(self.percent(self.faults.frames)) {
             if !self.cut.contains(&(node, at(peer))) && !self.percent(self.faults.frames) {
-                let delay = 1 + self.rng.next_u32() % (1 + self.faults.frames);
+                let slow = self.slow.contains(&node) || self.slow.contains(&at(peer));
+                let slow = if slow { SLOW_MS } else { 0 };
+                let delay = 1 + slow + self.rng.next_u32() % (1 + self.faults.frames);
                 self.push(delay, at(peer), id(node), What::Frame(session, frame.clone()));
             }
         }

@@ -1,6 +1,6 @@
 //! One peer of the simulation: its machines, and a data path that knows which keys it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,12 @@ pub(super) struct Node {
     pub(super) pairs: BTreeMap<PeerId, Pair>,
     pub(super) reach: Reach,
     pub(super) relay: bool,
+    /// It says that it relays, passes signaling on, and keeps the frames.
+    pub(super) swallows: bool,
+    /// It keeps what it passes on for a while.
+    pub(super) hesitates: bool,
+    /// Under which keys the frames were sealed that it passed on.
+    pub(super) passed_on: BTreeSet<Vec<u8>>,
     /// Signaling messages that went out, by the broker.
     pub(super) said: u32,
 }
@@ -136,7 +142,17 @@ impl Node {
         if behaviour.relay {
             reach.set_peers(now, &names);
         }
-        Self { secret, life: 0, pairs, reach, relay: behaviour.relay, said: 0 }
+        Self {
+            secret,
+            life: 0,
+            pairs,
+            reach,
+            relay: behaviour.relay,
+            swallows: false,
+            hesitates: false,
+            passed_on: BTreeSet::new(),
+            said: 0,
+        }
     }
 
     pub(super) fn pair(&mut self, peer: PeerId) -> &mut Pair {
@@ -209,6 +225,10 @@ impl Pair {
                 if kind == SessionKind::Relayed {
                     self.paths.set_relay_traffic(now, Some(now));
                 }
+            }
+            Text::Relay(..) => {
+                self.paths.set_traffic(Some(now));
+                return Some(frame.text);
             }
             other => return Some(other),
         }

@@ -187,6 +187,60 @@ fn when_a_relay_dies_another_takes_over() {
 }
 
 #[test]
+fn a_relay_that_keeps_what_it_is_given_is_left_for_another() {
+    let mut world = world(4);
+    world.cut(0, 2);
+    // The one that is nearest, as far as anybody can tell.
+    world.nodes[1].swallows = true;
+    world.slow.insert(3);
+    world.start();
+    traffic(&mut world, 0, 2, 10_000);
+    assert_eq!((world.via(0, 2), world.via(2, 0)), (Some(3), Some(3)));
+    // It is tried again now and then, for the case that it has changed its mind.
+    let before = world.packets(2, 0);
+    let outage = traffic(&mut world, 0, 2, 1_200_000);
+    let lost = 24_000 - (world.packets(2, 0) - before);
+    println!("the worst relay in 20 minutes: outage {outage:?}, lost {lost} of 24000");
+    assert!(outage < Duration::from_secs(4) && lost < 360, "{outage:?}, {lost} lost");
+    // The only one there is is tried all the time.
+    world.nodes[1].swallows = false;
+    for node in 0..4 {
+        world.cut(3, node);
+    }
+    traffic(&mut world, 0, 2, 20_000);
+    assert_eq!(world.via(0, 2), Some(1));
+    lossless(&mut world, 0, 2, 10_000);
+}
+
+#[test]
+fn a_relay_whose_way_is_longer_than_it_says_is_judged_by_what_is_measured() {
+    let mut world = world(4);
+    world.cut(0, 2);
+    world.start();
+    traffic(&mut world, 0, 2, 40_000);
+    let relay = world.via(0, 2).unwrap();
+    // It gets slow, and says nothing of it.
+    world.nodes[relay].hesitates = true;
+    traffic(&mut world, 0, 2, 60_000);
+    assert_eq!(world.via(0, 2), Some(4 - relay));
+    traffic(&mut world, 0, 2, 300_000);
+    assert_eq!(world.via(0, 2), Some(4 - relay), "and is remembered");
+}
+
+#[test]
+fn a_relay_that_keeps_frames_is_left_after_it_has_worked() {
+    let mut world = world(4);
+    world.cut(0, 2);
+    world.start();
+    traffic(&mut world, 0, 2, 10_000);
+    let relay = world.via(0, 2).unwrap();
+    world.nodes[relay].swallows = true;
+    let outage = traffic(&mut world, 0, 2, 20_000);
+    assert_eq!(world.via(0, 2), Some(4 - relay));
+    assert!(outage < Duration::from_secs(4), "{outage:?}");
+}
+
+#[test]
 fn with_relaying_off_nothing_is_relayed() {
     let mut world = World::new(7, 3, Behaviour { relay: false, ..Behaviour::default() });
     world.cut(0, 2);
@@ -296,6 +350,45 @@ fn lazy_peers_are_reached_by_a_relay_that_they_are_connected_to() {
     }
     assert_eq!(world.via(0, 2), Some(1));
     assert!(world.packets(2, 0) > 50);
+    // What a session carries for others is a use of it: it is not let go under them.
+    lossless(&mut world, 0, 2, 200_000);
+    assert_eq!(world.via(0, 2), Some(1));
+    world.run(150);
+    for (a, b) in [(0, 1), (1, 2), (0, 2)] {
+        assert_eq!((world.sessions(a, b), world.sessions(b, a)), (0, 0), "{a} and {b}");
+    }
+}
+
+#[test]
+fn a_session_that_only_the_other_side_wanted_is_let_go_too() {
+    let lazy = Behaviour { lazy: Some(Duration::from_secs(60)), ..Behaviour::default() };
+    let mut world = World::mixed(5, vec![lazy; 2]);
+    world.start();
+    world.send_packet(0, 1);
+    world.run(2);
+    // Who wanted it restarts: nobody wants it any more.
+    world.restart(0);
+    world.send_packet(0, 1);
+    world.run(2);
+    assert_eq!(kind(&world, 1, 0), Some(SessionKind::Direct));
+    world.run(130);
+    assert_eq!((world.sessions(0, 1), world.sessions(1, 0)), (0, 0));
+    // A peer that is not lazy keeps its session.
+    let mut world = World::mixed(5, vec![lazy, Behaviour::default()]);
+    world.start();
+    world.run(300);
+    assert_eq!(kind(&world, 0, 1), Some(SessionKind::Direct));
+    // Nor is one let go that nobody could make again.
+    let mut world = World::mixed(5, vec![lazy; 2]);
+    world.start();
+    world.send_packet(0, 1);
+    world.run(2);
+    world.set_broker(false);
+    world.run(100);
+    assert_eq!(kind(&world, 0, 1), Some(SessionKind::Direct));
+    world.set_broker(true);
+    world.run(2);
+    assert_eq!(kind(&world, 0, 1), None);
 }
 
 #[test]

@@ -32,6 +32,9 @@ fn key(bytes: &[u8]) -> CarrierKey {
 #[test]
 fn no_key_of_the_relay_opens_a_frame_that_it_passes_on() {
     let mut world = chain();
+    world.send_packet(0, 2);
+    world.send_packet(2, 0);
+    world.run(1);
     let mut of_relay = BTreeSet::new();
     for peer in [0, 2] {
         for keys in world.nodes[1].pair(id(peer)).sessions.values() {
@@ -41,6 +44,9 @@ fn no_key_of_the_relay_opens_a_frame_that_it_passes_on() {
     }
     assert!(of_relay.len() >= 4, "two sessions, two directions");
     of_relay.insert(world.nodes[1].secret.expose().to_vec());
+    let passed_on = world.nodes[1].passed_on.clone();
+    assert!(passed_on.len() >= 2, "frames went both ways");
+    assert!(passed_on.is_disjoint(&of_relay), "and it knew none of their keys");
     for (from, to) in [(0, 2), (2, 0)] {
         let sessions = world.nodes[from].pair(id(to)).sessions.values();
         let mut end_to_end = sessions.filter(|keys| keys.kind == SessionKind::Relayed);
@@ -50,6 +56,7 @@ fn no_key_of_the_relay_opens_a_frame_that_it_passes_on() {
         let frame = Sealer::new(key(&secret), index).seal(FrameType::Packets, buf).unwrap();
         for known in &of_relay {
             assert_ne!(*known, secret);
+            assert!(passed_on.contains(&secret));
             let opened = Opener::new(key(known), index).open(&mut frame.clone()).map(|_| ());
             assert_eq!(opened, Err(OpenError::Forged));
         }

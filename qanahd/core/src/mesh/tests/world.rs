@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
-use super::super::{Carrier, ReachOutput};
+use super::super::ReachOutput;
 use super::hands::description;
 use super::node::{Behaviour, Frame, Node, Text};
 use crate::frame::Hop;
-use crate::frame::reach::Reached;
 use crate::key::SecretKey;
 use crate::router::PeerId;
 use crate::session::SessionKind;
 use crate::signal::{DtlsRole, Message, PeerName, SessionId};
+
+/// How long a node that hesitates keeps what it passes on.
+const HESITATES_MS: u32 = 40;
 
 /// What the broker does to messages, and links to frames, in per cent.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,6 +38,8 @@ pub(super) enum What {
     /// ICE looks for a path; so many tries are left.
     Try(SessionId, u32),
     Open(SessionId),
+    /// Something is sent to this peer, late.
+    Late(Text),
 }
 
 pub(super) struct World {
@@ -43,10 +47,12 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     pub(super) faults: Faults,
     pub(super) broker: bool,
-    behaviour: Behaviour,
+    behaviours: Vec<Behaviour>,
     secrets: Vec<Arc<SecretKey>>,
     /// Links that carry nothing, each in one direction.
     pub(super) cut: BTreeSet<(usize, usize)>,
+    /// Nodes whose links take longer.
+    pub(super) slow: BTreeSet<usize>,
     queue: BTreeMap<(Instant, u64), (usize, u32, PeerId, What)>,
     count: u64,
     pub(super) rng: ChaCha8Rng,
@@ -62,20 +68,29 @@ pub(super) const fn at(peer: PeerId) -> usize {
 
 impl World {
     pub(super) fn new(seed: u64, nodes: usize, behaviour: Behaviour) -> Self {
+        Self::mixed(seed, vec![behaviour; nodes])
+    }
+
+    /// Nodes that behave differently.
+    pub(super) fn mixed(seed: u64, behaviours: Vec<Behaviour>) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let secrets: Vec<_> = (0..nodes).map(|_| Arc::new(SecretKey::generate(&mut rng))).collect();
+        let generate = |_: &Behaviour| Arc::new(SecretKey::generate(&mut rng));
+        let secrets: Vec<_> = behaviours.iter().map(generate).collect();
         let now = Instant::now();
-        let nodes =
-            (0..nodes).map(|me| Node::new(me, &secrets, behaviour, now, rng.next_u64())).collect();
+        let nodes = behaviours.iter().enumerate();
+        let nodes = nodes
+            .map(|(me, behaviour)| Node::new(me, &secrets, *behaviour, now, rng.next_u64()))
+            .collect();
         let faults = Faults { delay_ms: 5, ..Faults::default() };
         Self {
             now,
             nodes,
             faults,
             broker: true,
-            behaviour,
+            behaviours,
             secrets,
             cut: BTreeSet::new(),
+            slow: BTreeSet::new(),
             queue: BTreeMap::new(),
             count: 0,
             rng,
@@ -108,7 +123,7 @@ impl World {
     /// Restarts a node: it forgets everything but its key.
     pub(super) fn restart(&mut self, node: usize) {
         let seed = self.rng.next_u64();
-        let mut fresh = Node::new(node, &self.secrets, self.behaviour, self.now, seed);
+        let mut fresh = Node::new(node, &self.secrets, self.behaviours[node], self.now, seed);
         fresh.life = self.nodes[node].life + 1;
         fresh.said = self.nodes[node].said;
         self.nodes[node] = fresh;
@@ -143,9 +158,10 @@ impl World {
 
     /// Whether there is a way of one or two hops.
     pub(super) fn is_reachable(&self, a: usize, b: usize) -> bool {
-        let by = |relay| self.is_linked(a, relay) && self.is_linked(relay, b);
-        let relays = (0..self.nodes.len()).filter(|it| *it != a && *it != b);
-        self.is_linked(a, b) || (self.behaviour.relay && relays.into_iter().any(by))
+        let relays = |node: usize| self.behaviours[node].relay;
+        let by = |relay| relays(relay) && self.is_linked(a, relay) && self.is_linked(relay, b);
+        let mut others = (0..self.nodes.len()).filter(|it| *it != a && *it != b);
+        self.is_linked(a, b) || (relays(a) && relays(b) && others.any(by))
     }
 
     pub(super) fn percent(&mut self, chance: u32) -> bool {
@@ -209,6 +225,7 @@ impl World {
         match what {
             What::Message(message) => pair.paths.message(now, message),
             What::Frame(session, frame) => self.receive(node, peer, session, frame),
+            What::Late(text) => self.send_direct(node, peer, text),
             What::Described(session, role) => machine.described(now, session, description(role)),
             What::Restarted(session, generation) => {
                 machine.restarted(now, session, generation, description(DtlsRole::Active).ice);
@@ -246,10 +263,13 @@ impl World {
             _ if !relay => {}
             Text::Relay(Hop::ToRelay, name, id_inside, inner) => {
                 let to = self.nodes[node].reach.peer(name).filter(|to| *to != from);
+                let to = to.filter(|_| !self.nodes[node].swallows);
                 let source = PeerName::of(&self.nodes[at(from)].secret.public_key());
                 if let Some(to) = to {
+                    self.nodes[node].passed_on.insert(inner.key.clone());
+                    let late = if self.nodes[node].hesitates { HESITATES_MS } else { 0 };
                     let text = Text::Relay(Hop::FromRelay, source, id_inside, inner);
-                    self.send_direct(node, to, text);
+                    self.push(late, node, to, What::Late(text));
                 }
             }
             Text::Relay(Hop::FromRelay, name, session, inner) => {
@@ -261,7 +281,7 @@ impl World {
                 }
             }
             Text::Signaling(Hop::ToRelay, name, message) => {
-                let to = self.nodes[node].reach.peer(name).filter(|to| *to != from);
+                let to = self.nodes[node].reach.signal_target(from, name);
                 let source = PeerName::of(&self.nodes[at(from)].secret.public_key());
                 if let Some(to) = to {
                     self.send_direct(node, to, Text::Signaling(Hop::FromRelay, source, message));
@@ -284,14 +304,7 @@ impl World {
     }
 
     fn answer(&mut self, node: usize, asker: PeerId, number: u32, names: &[PeerName]) {
-        let now = self.now;
-        let known = &self.nodes[node];
-        let reached = names.iter().filter_map(|name| {
-            let peer = known.reach.peer(*name).filter(|peer| *peer != asker)?;
-            let direct = known.pairs.get(&peer)?.paths.direct();
-            direct.is_usable(now).then(|| Reached { name: *name, rtt: direct.view().rtt })
-        });
-        let reached = reached.collect();
+        let reached = self.nodes[node].reach.reached(asker, names);
         self.send_direct(node, asker, Text::Answer(number, reached));
     }
 
@@ -307,19 +320,8 @@ impl World {
         if !self.nodes[node].relay {
             return;
         }
-        let paths = &self.nodes[node].pair(peer).paths;
-        let live = paths.direct().live().filter(|_| paths.direct().is_usable(now));
-        let carrier = live.map(|(_, capabilities)| Carrier {
-            relays: capabilities.relay,
-            signals: capabilities.mesh_signaling,
-            rtt: paths.direct().view().rtt,
-        });
-        let (sought, silent) = (paths.is_sought(now), paths.is_relay_silent(now));
-        let reach = &mut self.nodes[node].reach;
-        if silent && let Some(via) = reach.via(peer) {
-            reach.shun(now, peer, via);
-        }
-        reach.observe(now, peer, carrier, sought);
+        let standing = self.nodes[node].pair(peer).paths.standing(now);
+        self.nodes[node].reach.observe(now, peer, &standing);
         self.follow(node);
     }
 
@@ -344,9 +346,7 @@ impl World {
         let now = self.now;
         let pair = self.nodes[from].pair(id(to));
         match pair.paths.chosen() {
-            Some((kind, session)) => {
-                pair.paths.set_traffic(Some(now));
-                pair.paths.machine(kind).last_sent(now, session, Some(now));
+            Some((_, session)) => {
                 self.send(from, id(to), session, Text::Packet);
             }
             None => pair.paths.want(now),
