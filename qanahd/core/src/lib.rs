@@ -17,3 +17,4 @@ pub mod seal;
 pub mod servers;
 pub mod session;
 pub mod signal;
+pub mod turn;

@@ -7,6 +7,7 @@ use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use super::host::{HostPortError, host_and_port, parse_host};
+use super::userinfo::credential;
 use super::{ServerError, check_text};
 
 /// The broker that is used when the user names none.
@@ -181,8 +182,8 @@ impl BrokerUrl {
         if url.port() == Some(0) {
             return Err(fail("the port is not a number from 1 to 65535"));
         }
-        let username = credential(url.username(), "the user")?;
-        let password = credential(url.password().unwrap_or_default(), "the password")?;
+        let username = credential(url.username(), "the user", FORM)?;
+        let password = credential(url.password().unwrap_or_default(), "the password", FORM)?;
         if password.is_some() && username.is_none() {
             return Err(fail("there is a password without a user"));
         }
@@ -238,32 +239,4 @@ impl fmt::Debug for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BrokerUrl({self})")
     }
-}
-
-/// Undoes the percent-encoding of a user or password; empty is none.
-fn credential(encoded: &str, what: &str) -> Result<Option<Zeroizing<String>>, ServerError> {
-    if encoded.is_empty() {
-        return Ok(None);
-    }
-    let bad = || {
-        let text = format!("{what} is not percent-encoded UTF-8 (write %25 for a percent sign)");
-        ServerError::new(text, FORM)
-    };
-    let mut bytes = Zeroizing::new(Vec::with_capacity(encoded.len()));
-    let mut rest = encoded.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
-        let (high, low) = (digit().ok_or_else(bad)?, digit().ok_or_else(bad)?);
-        bytes.push(u8::try_from(high << 4 | low).map_err(|_| bad())?);
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|_| bad())?;
-    // MQTT 3.1.1, section 1.5.3: a string holds no NUL and should hold no control characters.
-    if text.chars().any(char::is_control) {
-        return Err(bad());
-    }
-    Ok(Some(Zeroizing::new(text.to_owned())))
 }

@@ -1,4 +1,4 @@
-//! Addresses of brokers, STUN and TURN servers as users write them.
+//! Addresses of brokers, STUN and TURN servers and proxies as users write them.
 //!
 //! Reading them has no effects: no name is looked up here.
 
@@ -7,12 +7,17 @@ mod broker;
 mod broker_tests;
 mod host;
 mod ice;
+mod no_proxy;
+mod proxy;
+mod userinfo;
 
 use thiserror::Error;
 
 pub use broker::{BrokerScheme, BrokerUrl, DEFAULT_BROKER, SignalServer};
 pub(crate) use host::host_and_port;
 pub use ice::{DEFAULT_STUN, StunUrl, TurnScheme, TurnTransport, TurnUrl};
+pub use no_proxy::NoProxy;
+pub use proxy::{ProxyChoice, ProxyUrl};
 pub use url::Host;
 
 /// Longest address of a server that is read, in bytes.
@@ -34,7 +39,7 @@ impl ServerError {
 
 /// Why a server cannot be used although its address is understood.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{server} cannot be used yet: {why}")]
+#[error("{server} cannot be used: {why}")]
 pub struct Unsupported {
     server: String,
     why: &'static str,
