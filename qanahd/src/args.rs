@@ -52,7 +52,8 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "URL", env = "QANAH_STUN", hide_env_values = true)]
     pub(crate) stun: Vec<String>,
 
-    /// A TURN server, such as turn:turn.example.com:3478 (repeatable)
+    /// A TURN server: turn:HOST:PORT over UDP, turn:HOST:PORT?transport=tcp over TCP or
+    /// turns:HOST:PORT over TLS (repeatable)
     #[arg(long, value_name = "URL", env = "QANAH_TURN_URL", hide_env_values = true)]
     pub(crate) turn_url: Vec<String>,
 
@@ -64,6 +65,21 @@ pub(crate) struct ServerArgs {
     /// the environment
     #[arg(long, value_name = "PASSWORD", env = "QANAH_TURN_CREDENTIAL", hide_env_values = true)]
     pub(crate) turn_credential: Option<String>,
+
+    /// A secret that the TURN servers have too (use-auth-secret of coturn), in place of a password.
+    /// Other users can read command lines: better give it by the environment
+    #[arg(long, value_name = "SECRET", env = "QANAH_TURN_SECRET", hide_env_values = true)]
+    pub(crate) turn_secret: Option<String>,
+
+    /// A file of CA certificates (PEM) to trust for TURN servers, besides those of the system
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "QANAH_TURN_CA",
+        hide_env_values = true,
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
+    pub(crate) turn_ca: Option<PathBuf>,
 
     /// A broker for signaling: HOST:PORT or a URL with mqtt, mqtts, ws or wss (repeatable)
     #[arg(long, value_name = "BROKER", env = "QANAH_SIGNAL_SERVER", hide_env_values = true)]
@@ -191,15 +207,21 @@ impl Args {
             return fail(ErrorKind::MissingRequiredArgument, text);
         }
         let turn = &self.servers;
+        let by_secret = turn.turn_secret.is_some();
         let given = [
             !turn.turn_url.is_empty(),
-            turn.turn_username.is_some(),
-            turn.turn_credential.is_some(),
+            turn.turn_username.is_some() || by_secret,
+            turn.turn_credential.is_some() || by_secret,
         ];
         if given.contains(&true) && given.contains(&false) {
             let text = "--turn-url, --turn-username and --turn-credential belong together: give all \
-                        three (or QANAH_TURN_URL, QANAH_TURN_USERNAME, QANAH_TURN_CREDENTIAL)";
+                        three (or QANAH_TURN_URL, QANAH_TURN_USERNAME, QANAH_TURN_CREDENTIAL), or \
+                        --turn-url with --turn-secret";
             return fail(ErrorKind::MissingRequiredArgument, text);
+        }
+        if by_secret && turn.turn_credential.is_some() {
+            let text = "--turn-secret takes the place of --turn-credential: give one of them";
+            return fail(ErrorKind::ArgumentConflict, text);
         }
         Ok(())
     }
@@ -223,11 +245,14 @@ impl ServerArgs {
         let texts = [
             ("turn_username", &mut self.turn_username),
             ("turn_credential", &mut self.turn_credential),
+            ("turn_secret", &mut self.turn_secret),
         ];
         for (id, text) in texts {
             text.take_if(|text| text.is_empty() && from_environment(id));
         }
-        self.signal_ca.take_if(|ca| ca.as_os_str().is_empty() && from_environment("signal_ca"));
+        for (id, file) in [("signal_ca", &mut self.signal_ca), ("turn_ca", &mut self.turn_ca)] {
+            file.take_if(|file| file.as_os_str().is_empty() && from_environment(id));
+        }
     }
 }
 

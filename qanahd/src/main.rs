@@ -7,6 +7,7 @@ mod control;
 mod daemon;
 #[cfg(test)]
 mod datapath_tests;
+mod dial;
 mod downlink;
 mod exit;
 mod held;

@@ -1,14 +1,16 @@
 //! The servers that a tunnel uses, from the command line to what the parts that use them want.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use qanah_core::servers::{
     BrokerScheme, BrokerUrl, DEFAULT_BROKER, DEFAULT_STUN, Host, ServerError, SignalServer,
-    StunUrl, TurnUrl, Unsupported,
+    StunUrl, TurnScheme, TurnTransport, TurnUrl, Unsupported,
 };
 
 use crate::args::ServerArgs;
 use crate::mqtt::{BrokerAddress, Scheme};
+use crate::rtc::{Carrier, Login};
 use crate::tunnel::Behaviour;
 use crate::{mqtt, rtc};
 
@@ -31,6 +33,14 @@ pub(crate) enum ServersError {
     /// This version cannot use such a server.
     #[error("--turn-url: {0}")]
     Unsupported(#[from] Unsupported),
+    /// TURN servers, and no way to log in, or two.
+    #[error(
+        "--turn-url: a TURN server needs --turn-username with --turn-credential, or --turn-secret"
+    )]
+    TurnLogin,
+    /// TLS to TURN servers cannot be had.
+    #[error("--turn-ca: {0}")]
+    TurnTrust(#[from] rtc::TrustError),
     /// `none` beside a broker.
     #[error("--signal-server: `none` cannot stand beside a broker")]
     NoneAndSome,
@@ -58,18 +68,7 @@ impl Servers {
         let stun = or_default(&args.stun, &DEFAULT_STUN);
         let stun = stun.iter().map(|text| parse::<StunUrl>("stun", text));
         let stun: Vec<StunUrl> = stun.collect::<Result<_, _>>()?;
-        let username = args.turn_username.clone().unwrap_or_default();
-        let credential = args.turn_credential.clone().unwrap_or_default();
-        let turn = args.turn_url.iter().map(|text| {
-            let url = parse::<TurnUrl>("turn-url", text)?;
-            url.supported()?;
-            Ok(rtc::TurnServer {
-                url: format!("turn:{}:{}", url.host(), url.port()),
-                username: username.clone(),
-                credential: credential.clone(),
-            })
-        });
-        let turn = turn.collect::<Result<_, ServersError>>()?;
+        let turn = turn(args)?;
         Ok(Self {
             mqtt: mqtt::Settings { brokers: brokers(args)?, ca_file: args.signal_ca.clone() },
             behaviour: Behaviour {
@@ -83,9 +82,14 @@ impl Servers {
         })
     }
 
-    /// The settings of every WebRTC connection.
+    /// The settings of every WebRTC connection of one tunnel.
     pub(crate) fn rtc(&self) -> rtc::Settings {
-        rtc::Settings { stun: self.stun.clone(), turn: self.turn.clone(), ..Default::default() }
+        rtc::Settings {
+            stun: self.stun.clone(),
+            turn: self.turn.clone(),
+            health: rtc::Health::new(&self.stun, &self.turn),
+            ..Default::default()
+        }
     }
 }
 
@@ -100,6 +104,47 @@ fn parse<T: std::str::FromStr<Err = ServerError>>(
     // The URL of a broker may hold a password.
     let value = (option != "signal-server").then(|| text.to_owned());
     text.parse().map_err(|error| ServersError::Text { option, value, error })
+}
+
+/// The TURN servers. The system's certificates are read only where one is spoken to over TLS.
+fn turn(args: &ServerArgs) -> Result<Vec<rtc::TurnServer>, ServersError> {
+    let urls = args.turn_url.iter().map(|text| parse::<TurnUrl>("turn-url", text));
+    let urls: Vec<TurnUrl> = urls.collect::<Result<_, _>>()?;
+    if urls.is_empty() {
+        return Ok(Vec::new());
+    }
+    let login = turn_login(args)?;
+    let mut tls = None;
+    let mut servers = Vec::new();
+    for url in urls {
+        url.supported()?;
+        let carrier = match (url.scheme(), url.transport()) {
+            (TurnScheme::Turn, TurnTransport::Udp) => Carrier::Udp,
+            (TurnScheme::Turn, TurnTransport::Tcp) => Carrier::Tcp,
+            (TurnScheme::Turns, _) => {
+                let config = match tls.take() {
+                    Some(config) => config,
+                    None => rtc::client_config(args.turn_ca.as_deref())?,
+                };
+                Carrier::Tls(Arc::clone(tls.insert(config)))
+            }
+        };
+        let (host, port) = (url.host().clone(), url.port());
+        servers.push(rtc::TurnServer { host, port, carrier, login: login.clone() });
+    }
+    Ok(servers)
+}
+
+fn turn_login(args: &ServerArgs) -> Result<Login, ServersError> {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let name = given(&args.turn_username);
+    match (name, given(&args.turn_credential), given(&args.turn_secret)) {
+        (name, None, Some(secret)) => Ok(Login::Secret { name, secret: secret.into() }),
+        (Some(username), Some(credential), None) => {
+            Ok(Login::Password { username, credential: credential.into() })
+        }
+        _ => Err(ServersError::TurnLogin),
+    }
 }
 
 fn brokers(args: &ServerArgs) -> Result<Vec<BrokerAddress>, ServersError> {

@@ -35,6 +35,8 @@ use self::inbox::Inbox;
 use self::mailbox::{Mailbox, Publication};
 use self::settings::Trust;
 pub(crate) use self::settings::{BrokerAddress, Scheme, Settings};
+#[cfg(test)]
+pub(crate) use self::tests::certificates;
 use self::worker::Worker;
 
 /// The largest payload in bytes that is published or accepted.

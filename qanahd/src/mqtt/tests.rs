@@ -6,6 +6,7 @@ mod tls;
 use std::net::TcpStream;
 use std::time::Duration;
 
+pub(crate) use harness::certificates;
 use harness::*;
 use tempfile::tempdir;
 

@@ -8,6 +8,7 @@ use webrtc::peer_connection::{
 };
 
 use super::SelectedCandidate;
+use super::turn::placeholder;
 
 /// The kind, where it is one that we know.
 fn kind(from: RTCIceCandidateType) -> Option<CandidateKind> {
@@ -45,7 +46,12 @@ fn is_sane(address: SocketAddr) -> bool {
         IpAddr::V4(v4) => !v4.is_broadcast(),
         IpAddr::V6(v6) => v6.to_ipv4_mapped().is_none(),
     };
-    reachable && address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()
+    // What is sent to a placeholder goes to a server of ours, whoever named it.
+    reachable
+        && address.port() != 0
+        && !ip.is_unspecified()
+        && !ip.is_multicast()
+        && !placeholder::is_reserved(ip)
 }
 
 /// A candidate of the other side as `webrtc` wants it (RFC 8839, section 5.1); `None` for an
@@ -86,6 +92,10 @@ mod tests {
             "[::]:1",
             "[ff02::1]:1",
             "[::ffff:192.0.2.1]:1",
+            "240.0.0.1:3478",
+            "240.1.0.0:3478",
+            "[100::1]:3478",
+            "[100::1:0]:3478",
         ] {
             let candidate = Candidate {
                 kind: CandidateKind::Host,

@@ -17,12 +17,16 @@ use webrtc_core::peer_connection::configuration::RTCOfferOptions;
 use super::handler::{Handler, Shared};
 use super::runtime::DriverRuntime;
 use super::sdp::Remote;
+use super::turn::streams::Streams;
 use super::{
     CHANNEL_LABEL, EventSink, RtcError, RtcEvent, SCTP_PORT, Settings, candidate, options, sdp,
 };
+use crate::dial::Dialer;
 
 /// `webrtc` waits up to 100 ms for its driver; more than this means that it hangs.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the last words to TURN servers over streams are waited for after that.
+const STREAMS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Addresses to bind, read anew by `webrtc` whenever it binds: at the start and at an ICE restart.
 #[derive(Clone)]
@@ -76,6 +80,7 @@ pub(crate) struct Connection {
     peer: Arc<dyn PeerConnection>,
     shared: Arc<Shared>,
     runtime: Arc<DriverRuntime>,
+    streams: Streams,
     addresses: BindAddresses,
     udp_port: Option<u16>,
     state: Mutex<State>,
@@ -147,8 +152,19 @@ impl Connection {
             let shared = Arc::clone(&shared);
             Arc::new(move || shared.closed("the driver of the connection ended"))
         };
-        let runtime =
-            Arc::new(DriverRuntime::new(settings.resolver.clone(), settings.fw_mark, on_exit));
+        let dialer = Dialer {
+            resolver: settings.resolver.clone(),
+            fw_mark: settings.fw_mark,
+            ..settings.dialer.clone()
+        };
+        let streams = Streams::new(settings.turn.clone(), dialer, settings.health.clone());
+        let runtime = Arc::new(DriverRuntime::new(
+            settings.resolver.clone(),
+            settings.fw_mark,
+            streams.clone(),
+            settings.health.clone(),
+            on_exit,
+        ));
         shared.set_runtime(&runtime);
         let peer = PeerConnectionBuilder::new()
             .with_configuration(
@@ -181,6 +197,7 @@ impl Connection {
             peer,
             shared,
             runtime,
+            streams,
             addresses,
             udp_port: settings.udp_port,
             state: Mutex::default(),
@@ -321,7 +338,7 @@ impl Connection {
     }
 
     /// Ends the connection: tells the other side, gives TURN allocations back, ends all tasks and
-    /// sockets. Takes 1 s at the very most. No event comes any more.
+    /// sockets. Takes 1.5 s at the very most. No event comes any more.
     pub(crate) async fn close(self) {
         self.shared.silence();
         // The wait for the driver in there shall be one.
@@ -332,6 +349,7 @@ impl Connection {
             Err(_) => tracing::warn!("a connection did not close in time"),
         }
         self.runtime.abort_all();
+        self.streams.finish(STREAMS_TIMEOUT).await;
     }
 }
 

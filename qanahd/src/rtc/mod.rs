@@ -6,14 +6,15 @@
 //! What happens is told through an [`EventSink`].
 //!
 //! Everything is meant to run on one current-thread tokio runtime. `webrtc` gets a runtime of ours
-//! (`runtime`), which gives it UDP sockets that batch (`socket`) and a resolver that never waits
-//! (`resolve`).
+//! (`runtime`), which gives it UDP sockets that batch (`socket`) and carry messages to TURN servers
+//! over streams (`turn`), and a resolver that never waits (`resolve`).
 
 mod batch;
 mod candidate;
 mod channel;
 mod connection;
 mod handler;
+mod health;
 mod options;
 mod resolve;
 mod runtime;
@@ -21,6 +22,7 @@ mod sdp;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,7 +32,11 @@ use qanah_core::signal::{Candidate, CandidateKind};
 
 pub(crate) use self::channel::{Channel, ChannelReceiver, ChannelSender, SendError};
 pub(crate) use self::connection::{Connection, Restart};
+pub(crate) use self::health::{Health, ServerKind, ServerReport, ServerState};
 pub(crate) use self::resolve::Resolver;
+pub(crate) use self::turn::{Carrier, Login, TrustError, TurnServer, client_config};
+
+use crate::dial::Dialer;
 
 /// Label of the one data channel.
 pub(crate) const CHANNEL_LABEL: &str = "vpn-tunnel";
@@ -49,7 +55,7 @@ pub(crate) struct Settings {
     pub(crate) local_addresses: Vec<IpAddr>,
     /// STUN servers, as `stun:HOST:PORT`.
     pub(crate) stun: Vec<String>,
-    /// TURN servers. Only UDP is supported.
+    /// TURN servers.
     pub(crate) turn: Vec<TurnServer>,
     /// Use relayed candidates alone.
     pub(crate) relay_only: bool,
@@ -72,6 +78,11 @@ pub(crate) struct Settings {
     pub(crate) patience: Duration,
     /// Looks up the names in `stun` and `turn`. Share one among all connections of a tunnel.
     pub(crate) resolver: Resolver,
+    /// How TURN servers over TCP and TLS are reached: straight, or through a proxy. Its resolver and its mark
+    /// are replaced by those above.
+    pub(crate) dialer: Dialer,
+    /// What is known of the servers. Share one among all connections of a tunnel.
+    pub(crate) health: Health,
 }
 
 impl Default for Settings {
@@ -90,19 +101,24 @@ impl Default for Settings {
             fw_mark: None,
             patience: Duration::from_secs(12),
             resolver: Resolver::default(),
+            dialer: Dialer::default(),
+            health: Health::default(),
         }
     }
 }
 
-/// A TURN server (RFC 8656) and how to log in.
-#[derive(Clone)]
-pub(crate) struct TurnServer {
-    /// `turn:HOST:PORT`.
-    pub(crate) url: String,
-    /// User name.
-    pub(crate) username: String,
-    /// Password.
-    pub(crate) credential: String,
+impl Settings {
+    /// Begins to look up the names of the servers, so that they are known when the first connection is
+    /// made. Returns at once.
+    pub(crate) fn prefetch(&self) {
+        self.resolver.prefetch(self.stun.iter().map(String::as_str));
+        // A server behind a proxy is looked up by that.
+        let straight = |server: &&TurnServer| {
+            !server.is_stream() || !self.dialer.is_proxied(&server.host, server.port)
+        };
+        let turn: Vec<_> = self.turn.iter().filter(straight).map(TurnServer::url).collect();
+        self.resolver.prefetch(turn.iter().map(String::as_str));
+    }
 }
 
 /// One end of the path that ICE chose.

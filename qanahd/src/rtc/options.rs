@@ -7,6 +7,7 @@ use webrtc_core::ice::mdns::MulticastDnsMode;
 use webrtc_core::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
 
 use super::Settings;
+use super::turn::{Carrier, placeholder};
 
 /// Nothing heard for so long: disconnected.
 pub(super) const DISCONNECTED_AFTER: Duration = Duration::from_secs(6);
@@ -29,10 +30,13 @@ pub(super) fn ice_servers(settings: &Settings) -> Vec<RTCIceServer> {
         .stun
         .iter()
         .map(|url| RTCIceServer { urls: vec![url.clone()], ..RTCIceServer::default() });
-    let turn = settings.turn.iter().map(|server| RTCIceServer {
-        urls: vec![server.url.clone()],
-        username: server.username.clone(),
-        credential: server.credential.clone(),
+    let turn = settings.turn.iter().enumerate().map(|(index, server)| {
+        let (username, credential) = server.credentials();
+        let url = match server.carrier {
+            Carrier::Udp => server.url(),
+            Carrier::Tcp | Carrier::Tls(_) => placeholder::url(index),
+        };
+        RTCIceServer { urls: vec![url], username, credential }
     });
     stun.chain(turn).collect()
 }

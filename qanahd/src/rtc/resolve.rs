@@ -8,8 +8,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 /// How long an answer is used before it is asked for again. The old one serves meanwhile.
 const FRESH: Duration = Duration::from_secs(300);
@@ -20,7 +23,14 @@ const MAX_NAMES: usize = 256;
 
 /// Looks up names in threads of its own and remembers the answers. Clones share them.
 #[derive(Clone, Default)]
-pub(crate) struct Resolver(Arc<Mutex<Vec<Entry>>>);
+pub(crate) struct Resolver(Arc<Known>);
+
+#[derive(Default)]
+struct Known {
+    entries: Mutex<Vec<Entry>>,
+    /// A lookup has ended.
+    ended: Notify,
+}
 
 struct Entry {
     host: String,
@@ -81,7 +91,7 @@ pub(super) enum Route {
 
 impl Resolver {
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to look up the names in URLs like `stun:HOST:PORT`, so that they are known when the first
@@ -166,8 +176,31 @@ impl Resolver {
                     entry.v6 = of(false);
                 }
             }
+            resolver.0.ended.notify_waiters();
         };
         std::thread::Builder::new().name("qanah-dns".to_owned()).spawn(work).is_ok()
+    }
+
+    /// The real addresses of `HOST:PORT`, when they are known: for who can wait. The limit of time is the
+    /// caller's.
+    ///
+    /// # Errors
+    /// When there is no such name, or nobody to ask, and those of [`addresses`](Self::addresses).
+    pub(crate) async fn wait_for(&self, host_port: &str) -> io::Result<Vec<SocketAddr>> {
+        loop {
+            let mut ended = pin!(self.0.ended.notified());
+            // From here on no end is missed.
+            ended.as_mut().enable();
+            let addresses = self.addresses(host_port)?;
+            let index = addresses.iter().find_map(|address| placeholder_index(*address));
+            let Some(index) = index else {
+                return Ok(addresses);
+            };
+            if !self.entries().get(index).is_some_and(|entry| entry.in_flight) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            ended.await;
+        }
     }
 
     /// Where a datagram to `destination` really goes.

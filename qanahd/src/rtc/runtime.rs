@@ -13,8 +13,11 @@ use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime,
 };
 
+use super::health::Health;
 use super::resolve::Resolver;
-use super::socket::BatchingSocket;
+use super::socket::{BatchingSocket, Links};
+use super::turn::placeholder;
+use super::turn::streams::Streams;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -22,6 +25,8 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(super) struct DriverRuntime {
     resolver: Resolver,
     fw_mark: Option<u32>,
+    streams: Streams,
+    health: Health,
     /// Called when the driver has ended, for whatever reason, a panic included.
     on_exit: Arc<dyn Fn() + Send + Sync>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -36,11 +41,15 @@ impl DriverRuntime {
     pub(super) fn new(
         resolver: Resolver,
         fw_mark: Option<u32>,
+        streams: Streams,
+        health: Health,
         on_exit: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         Self {
             resolver,
             fw_mark,
+            streams,
+            health,
             on_exit,
             tasks: Mutex::default(),
             is_eager: AtomicBool::new(true),
@@ -130,8 +139,12 @@ impl Runtime for DriverRuntime {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        let socket = BatchingSocket::new(socket, self.fw_mark, self.resolver.clone())?;
-        Ok(Arc::new(socket))
+        let links = Links {
+            resolver: self.resolver.clone(),
+            streams: self.streams.for_socket(),
+            health: self.health.clone(),
+        };
+        Ok(Arc::new(BatchingSocket::new(socket, self.fw_mark, links)?))
     }
 
     fn wrap_tcp_listener(
@@ -149,7 +162,14 @@ impl Runtime for DriverRuntime {
     }
 
     fn resolve_host<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(std::future::ready(self.resolver.addresses(host)))
+        let found = match placeholder::addresses(host) {
+            Some(addresses) => Ok(addresses),
+            None => self.resolver.addresses(host),
+        };
+        if let Ok(addresses) = &found {
+            self.health.learn(host, addresses);
+        }
+        Box::pin(std::future::ready(found))
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {

@@ -12,7 +12,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -22,7 +22,10 @@ use tokio::io::Interest;
 use webrtc::runtime::AsyncUdpSocket;
 
 use super::batch::{MAX_BATCH_SEGMENTS, Queue};
+use super::health::Health;
 use super::resolve::{Resolver, Route};
+use super::turn::placeholder;
+use super::turn::streams::SocketStreams;
 
 /// With more bytes than this waiting for the kernel, the driver waits too.
 const MAX_QUEUE_BYTES: usize = 256 * 1024;
@@ -32,14 +35,27 @@ const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
 /// Datagrams that the kernel refused, in all sockets of the process. UDP promises nothing, so a count is all.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
 
+/// What the socket of a connection has to do with.
+#[derive(Default)]
+pub(super) struct Links {
+    /// Knows the real addresses of servers.
+    pub(super) resolver: Resolver,
+    /// The way to TURN servers over streams, where there are any.
+    pub(super) streams: Option<SocketStreams>,
+    /// Watches how the servers answer.
+    pub(super) health: Health,
+}
+
 /// The socket.
 pub(super) struct BatchingSocket {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
-    resolver: Resolver,
+    links: Links,
     queue: Mutex<Queue>,
     /// Servers that were sent to by placeholder: (real, placeholder). Mostly empty.
     named: Mutex<Vec<(SocketAddr, SocketAddr)>>,
+    /// The streams are asked before the socket, next time: neither keeps the other from being read.
+    streams_first: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -54,7 +70,7 @@ impl BatchingSocket {
     pub(super) fn new(
         socket: std::net::UdpSocket,
         fw_mark: Option<u32>,
-        resolver: Resolver,
+        links: Links,
     ) -> io::Result<Self> {
         if let Some(mark) = fw_mark {
             setsockopt(&socket, sockopt::Mark, &mark)?;
@@ -63,7 +79,14 @@ impl BatchingSocket {
         socket.set_nonblocking(true)?;
         let io = tokio::net::UdpSocket::from_std(socket)?;
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
-        Ok(Self { io, state, resolver, queue: Mutex::default(), named: Mutex::default() })
+        Ok(Self {
+            io,
+            state,
+            links,
+            queue: Mutex::default(),
+            named: Mutex::default(),
+            streams_first: AtomicBool::new(false),
+        })
     }
 
     fn max_segments(&self) -> usize {
@@ -138,6 +161,74 @@ fn grow_buffers(socket: &std::net::UdpSocket) {
     }
 }
 
+impl BatchingSocket {
+    /// A message of a TURN server that came over a stream.
+    fn poll_streams(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<usize> {
+        let (Some(streams), Some(buffer), Some(meta)) =
+            (&self.links.streams, bufs.first_mut(), meta.first_mut())
+        else {
+            return Poll::Pending;
+        };
+        let (from, message) = ready!(streams.poll_message(cx, buffer.len()));
+        self.links.health.received(from, &message);
+        if let Some(room) = buffer.get_mut(..message.len()) {
+            room.copy_from_slice(&message);
+        }
+        *meta = RecvMeta::default();
+        (meta.addr, meta.len, meta.stride) = (from, message.len(), message.len().max(1));
+        Poll::Ready(1)
+    }
+
+    fn poll_datagrams(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.io.poll_recv_ready(cx))?;
+            let received = self.io.try_io(Interest::READABLE, || {
+                match self.state.recv(UdpSockRef::from(&self.io), bufs, meta)? {
+                    0 => Err(io::ErrorKind::WouldBlock.into()),
+                    count => Ok(count),
+                }
+            });
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(count) => {
+                    let named = lock(&self.named);
+                    for (one, buffer) in meta.iter_mut().zip(bufs.iter()).take(count) {
+                        self.judge(one, buffer, &named);
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+            }
+        }
+    }
+
+    /// Whom a datagram is from, as `webrtc` knows them.
+    fn judge(&self, meta: &mut RecvMeta, buffer: &[u8], named: &[(SocketAddr, SocketAddr)]) {
+        meta.stride = meta.stride.max(1);
+        if placeholder::is_reserved(meta.addr.ip()) {
+            // Nobody can be there, so somebody wants to look like a server of ours.
+            meta.len = 0;
+            return;
+        }
+        if let Some((_, placeholder)) = named.iter().find(|(real, _)| *real == meta.addr) {
+            meta.addr = *placeholder;
+        }
+        for datagram in buffer.get(..meta.len).unwrap_or_default().chunks(meta.stride) {
+            self.links.health.received(meta.addr, datagram);
+        }
+    }
+}
+
 impl std::fmt::Debug for BatchingSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BatchingSocket").field("io", &self.io).finish_non_exhaustive()
@@ -168,7 +259,13 @@ impl AsyncUdpSocket for BatchingSocket {
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
         let length = transmit.contents.len();
-        let destination = match self.resolver.route(transmit.destination) {
+        self.links.health.sent(transmit.destination, transmit.contents);
+        if let Some(streams) = &self.links.streams
+            && streams.send(transmit.destination, transmit.contents)
+        {
+            return Poll::Ready(Ok(length));
+        }
+        let destination = match self.links.resolver.route(transmit.destination) {
             Route::Direct => transmit.destination,
             Route::Unknown => return Poll::Ready(Ok(length)),
             Route::Named(real) => {
@@ -224,31 +321,19 @@ impl AsyncUdpSocket for BatchingSocket {
                 return Poll::Ready(Err(error));
             }
         }
-        loop {
-            ready!(self.io.poll_recv_ready(cx))?;
-            let received = self.io.try_io(Interest::READABLE, || {
-                match self.state.recv(UdpSockRef::from(&self.io), bufs, meta)? {
-                    0 => Err(io::ErrorKind::WouldBlock.into()),
-                    count => Ok(count),
-                }
-            });
-            match received {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(count) => {
-                    let named = lock(&self.named);
-                    for one in meta.iter_mut().take(count) {
-                        one.stride = one.stride.max(1);
-                        if let Some((_, placeholder)) =
-                            named.iter().find(|(real, _)| *real == one.addr)
-                        {
-                            one.addr = *placeholder;
-                        }
-                    }
-                    return Poll::Ready(Ok(count));
-                }
-            }
+        let streams_first = self.streams_first.load(Ordering::Relaxed);
+        if streams_first && let Poll::Ready(count) = self.poll_streams(cx, bufs, meta) {
+            self.streams_first.store(false, Ordering::Relaxed);
+            return Poll::Ready(Ok(count));
         }
+        if let Poll::Ready(received) = self.poll_datagrams(cx, bufs, meta) {
+            self.streams_first.store(true, Ordering::Relaxed);
+            return Poll::Ready(received);
+        }
+        if streams_first {
+            return Poll::Pending;
+        }
+        self.poll_streams(cx, bufs, meta).map(Ok)
     }
 }
 
@@ -272,7 +357,7 @@ mod tests {
     async fn pair() -> (BatchingSocket, tokio::net::UdpSocket) {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let receiver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let sender = BatchingSocket::new(socket, None, Resolver::default()).unwrap();
+        let sender = BatchingSocket::new(socket, None, Links::default()).unwrap();
         sender.io.writable().await.unwrap();
         (sender, receiver)
     }
@@ -314,7 +399,7 @@ mod tests {
     #[tokio::test]
     async fn bears_the_mark() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let socket = BatchingSocket::new(socket, Some(0x51), Resolver::default()).unwrap();
+        let socket = BatchingSocket::new(socket, Some(0x51), Links::default()).unwrap();
         let mark = nix::sys::socket::getsockopt(&socket.io, sockopt::Mark).unwrap();
         assert_eq!(mark, 0x51);
     }

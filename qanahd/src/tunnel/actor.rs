@@ -103,9 +103,7 @@ impl Actor {
             held: Rc::clone(&held),
             wanted: Wanted::new(wanting),
         };
-        let turn = start.rtc.turn.iter().map(|server| server.url.as_str());
-        let servers = start.rtc.stun.iter().map(String::as_str).chain(turn);
-        start.rtc.resolver.prefetch(servers);
+        start.rtc.prefetch();
         let connecting = Rc::new(Connecting {
             rtc: start.rtc,
             interface: name.as_str().to_owned(),

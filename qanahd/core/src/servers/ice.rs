@@ -18,7 +18,8 @@ const PORT: u16 = 3478;
 const TLS_PORT: u16 = 5349;
 
 const STUN_FORM: &str = "stun:HOST[:PORT] such as stun:stun.example.com:3478";
-const TURN_FORM: &str = "turn:HOST[:PORT][?transport=udp] such as turn:turn.example.com:3478";
+const TURN_FORM: &str = "turn:HOST[:PORT][?transport=udp|tcp] or turns:HOST[:PORT] such as \
+                         turn:turn.example.com:3478";
 
 /// A STUN server, asked over UDP.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -126,19 +127,16 @@ impl TurnUrl {
     /// Whether the daemon can use this server.
     ///
     /// # Errors
-    /// For everything but TURN over UDP in the clear, which is all that there is yet. To skip
-    /// such a server would leave the user without the relay that they count on.
+    /// For TURN over DTLS (`turns:` with UDP), which nothing here speaks. To skip such a server would
+    /// leave the user without the relay that they count on.
     pub fn supported(&self) -> Result<(), Unsupported> {
-        let why = match (self.scheme, self.transport) {
-            (TurnScheme::Turn, TurnTransport::Udp) => return Ok(()),
-            (TurnScheme::Turn, TurnTransport::Tcp) => {
-                "TURN over TCP comes in a later version; use a turn: address with transport=udp"
-            }
-            (TurnScheme::Turns, _) => {
-                "TURN over TLS comes in a later version; use a turn: address with transport=udp"
-            }
-        };
-        Err(Unsupported { server: self.to_string(), why })
+        match (self.scheme, self.transport) {
+            (TurnScheme::Turns, TurnTransport::Udp) => Err(Unsupported {
+                server: self.to_string(),
+                why: "there is no TURN over DTLS here; turns: goes over TLS (transport=tcp)",
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -256,8 +254,9 @@ mod tests {
         for (text, shown, supported) in [
             ("turn:example.org", "turn:example.org:3478?transport=udp", true),
             ("turn:example.org:8000?transport=UDP", "turn:example.org:8000?transport=udp", true),
-            ("turn:[::1]?transport=tcp", "turn:[::1]:3478?transport=tcp", false),
-            ("turns:example.org", "turns:example.org:5349?transport=tcp", false),
+            ("turn:[::1]?transport=tcp", "turn:[::1]:3478?transport=tcp", true),
+            ("turns:example.org", "turns:example.org:5349?transport=tcp", true),
+            ("turns:example.org:443?transport=tcp", "turns:example.org:443?transport=tcp", true),
             ("turns:example.org:443?transport=udp", "turns:example.org:443?transport=udp", false),
         ] {
             let url: TurnUrl = text.parse().unwrap();
@@ -265,11 +264,11 @@ mod tests {
             assert_eq!(url.to_string().parse::<TurnUrl>().unwrap(), url);
             assert_eq!(url.supported().is_ok(), supported);
         }
-        let error = "turns:example.org".parse::<TurnUrl>().unwrap().supported().unwrap_err();
+        let dtls: TurnUrl = "turns:example.org?transport=udp".parse().unwrap();
         assert_eq!(
-            error.to_string(),
-            "turns:example.org:5349?transport=tcp cannot be used yet: TURN over TLS comes in a \
-             later version; use a turn: address with transport=udp"
+            dtls.supported().unwrap_err().to_string(),
+            "turns:example.org:5349?transport=udp cannot be used: there is no TURN over DTLS here; \
+             turns: goes over TLS (transport=tcp)"
         );
     }
 

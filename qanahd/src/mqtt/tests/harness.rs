@@ -294,7 +294,7 @@ pub(super) fn publish5(topic: &[u8], payload: &[u8]) -> Vec<u8> {
 }
 
 /// A CA and a server certificate for one name, made by `openssl`.
-pub(super) fn certificates(dir: &Path, name: &str) {
+pub(crate) fn certificates(dir: &Path, name: &str) {
     let san = format!("subjectAltName={name}");
     let run = |arguments: &[&str]| {
         let output = Command::new("openssl")

@@ -1,5 +1,7 @@
 //! STUN and TURN servers, and what delays what.
 
+use qanah_core::servers::Host;
+
 use super::*;
 
 /// A STUN server that never answers, a name that does not exist and one that hangs delay nothing.
@@ -13,11 +15,7 @@ fn servers_that_do_not_answer_delay_nothing() {
                 "stun:does-not-exist.invalid:3478".to_owned(),
                 format!("stun:{}", mute.local_addr().unwrap()),
             ],
-            turn: vec![TurnServer {
-                url: "turn:neither-does-this.invalid:3478".to_owned(),
-                username: "user".to_owned(),
-                credential: "secret".to_owned(),
-            }],
+            turn: vec![turn("neither-does-this.invalid", 3478, Carrier::Udp)],
             ..settings(&[address])
         };
         let begin = Instant::now();
@@ -89,10 +87,23 @@ fn gathering_ends_at_once_without_servers() {
     });
 }
 
-/// A TURN server of our own in the namespace; ends with the value.
-struct Turn {
+/// A TURN server as the settings have it.
+fn turn(host: &str, port: u16, carrier: Carrier) -> TurnServer {
+    let login =
+        Login::Password { username: "someone".to_owned(), credential: "secret".to_owned().into() };
+    TurnServer { host: Host::parse(host).unwrap(), port, carrier, login }
+}
+
+/// A coturn of our own in the namespace; ends with the value.
+pub(super) struct Turn {
     process: std::process::Child,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
+}
+
+impl Turn {
+    pub(super) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
 }
 
 impl Drop for Turn {
@@ -102,11 +113,21 @@ impl Drop for Turn {
     }
 }
 
-async fn turn_server(address: &str) -> Turn {
+/// Starts one at port 3478, and at 5349 with TLS where `certificates` has a key.
+pub(super) async fn turn_server(address: &str, certificates: Option<&std::path::Path>) -> Turn {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(name);
-    let process = std::process::Command::new("turnserver")
-        .args(["-n", "--no-cli", "--no-tls", "--no-dtls", "--lt-cred-mech", "--realm=test"])
+    let log = std::fs::File::create(file("log")).unwrap();
+    let mut command = std::process::Command::new("turnserver");
+    match certificates {
+        Some(place) => command
+            .arg(format!("--cert={}", place.join("server.pem").display()))
+            .arg(format!("--pkey={}", place.join("server.key").display()))
+            .arg("--tls-listening-port=5349"),
+        None => command.arg("--no-tls"),
+    };
+    let process = command
+        .args(["-n", "--no-cli", "--no-dtls", "--lt-cred-mech", "--realm=test", "--verbose"])
         .args(["--user=someone:secret", "--log-file=stdout", "--listening-port=3478"])
         .arg(format!("--listening-ip={address}"))
         .arg(format!("--relay-ip={address}"))
@@ -114,11 +135,11 @@ async fn turn_server(address: &str) -> Turn {
         .arg(format!("--userdb={}", file("db").display()))
         .current_dir(directory.path())
         .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
+        .stdout(log)
         .stderr(std::process::Stdio::null())
         .spawn()
         .expect("coturn is needed: apt-get install coturn");
-    let server = Turn { process, _directory: directory };
+    let server = Turn { process, directory };
     // It answers a binding request when it is up.
     let probe = tokio::net::UdpSocket::bind((ip(A4), 0)).await.unwrap();
     let request = *b"\x00\x01\x00\x00\x21\x12\xa4\x42twelve bytes";
@@ -134,44 +155,90 @@ async fn turn_server(address: &str) -> Turn {
     }
 }
 
+const RELAY: &str = "192.0.2.3";
+
+/// Settings by which only this server is a way.
+fn relayed(address: &str, server: &TurnServer) -> Settings {
+    let turn = vec![server.clone()];
+    Settings { relay_only: true, health: Health::new(&[], &turn), turn, ..settings(&[address]) }
+}
+
+/// Connects by this server alone, and all that there is to do works.
+async fn connects_through(server: &TurnServer) {
+    let settings = [relayed(A4, server), relayed(B4, server)];
+    let begin = Instant::now();
+    let mut lab = Lab::open(&settings[0], &settings[1]).await;
+    println!("open through {} after {:?}", server.url(), begin.elapsed());
+    for (side, settings) in lab.sides.iter().zip(&settings) {
+        let (local, remote) = side.pair.unwrap();
+        assert_eq!(local.kind, CandidateKind::Relayed);
+        assert_eq!(local.address.ip(), ip(RELAY));
+        assert_eq!(remote.address.ip(), ip(RELAY));
+        assert!(side.candidates.iter().all(|one| one.kind == CandidateKind::Relayed));
+        let report = settings.health.report(Instant::now());
+        assert_eq!(report.len(), 1);
+        assert_eq!((&report[0].url, &report[0].state), (&server.url(), &ServerState::Works));
+    }
+    for size in [1, 1400, 64 * 1024] {
+        lab.exchange(size).await;
+    }
+    // Nothing lies about until ICE's timer comes by.
+    let begin = Instant::now();
+    for _ in 0..10 {
+        lab.exchange(100).await;
+    }
+    println!("a round trip through it takes {:?}", begin.elapsed() / 10);
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    restart(&mut lab, 0).await;
+    lab.until_reconnected(2).await;
+    lab.exchange(1400).await;
+    lab.close().await;
+}
+
 #[test]
 fn connects_through_a_turn_server_alone() {
     in_namespace(|| async {
-        const RELAY: &str = "192.0.2.3";
         add_address(RELAY).await;
-        let _server = turn_server(RELAY).await;
-        let relayed = |address| Settings {
-            relay_only: true,
-            turn: vec![TurnServer {
-                url: format!("turn:{RELAY}:3478"),
-                username: "someone".to_owned(),
-                credential: "secret".to_owned(),
-            }],
-            ..settings(&[address])
-        };
-        let begin = Instant::now();
-        let mut lab = Lab::open(&relayed(A4), &relayed(B4)).await;
-        println!("open through TURN after {:?}", begin.elapsed());
-        for side in &lab.sides {
-            let (local, remote) = side.pair.unwrap();
-            assert_eq!(local.kind, CandidateKind::Relayed);
-            assert_eq!(local.address.ip(), ip(RELAY));
-            assert_eq!(remote.address.ip(), ip(RELAY));
-            assert!(side.candidates.iter().all(|one| one.kind == CandidateKind::Relayed));
-        }
-        for size in [1, 1400, 64 * 1024] {
-            lab.exchange(size).await;
-        }
-        // Nothing lies about until ICE's timer comes by.
-        let begin = Instant::now();
-        for _ in 0..10 {
-            lab.exchange(100).await;
-        }
-        println!("a round trip through TURN takes {:?}", begin.elapsed() / 10);
-        assert!(begin.elapsed() < Duration::from_secs(1));
-        restart(&mut lab, 0).await;
-        lab.until_reconnected(2).await;
-        lab.exchange(1400).await;
-        lab.close().await;
+        let _server = turn_server(RELAY, None).await;
+        connects_through(&turn(RELAY, 3478, Carrier::Udp)).await;
     });
+}
+
+#[test]
+fn connects_through_a_turn_server_over_tcp() {
+    in_namespace(|| async {
+        add_address(RELAY).await;
+        let server = turn_server(RELAY, None).await;
+        connects_through(&turn(RELAY, 3478, Carrier::Tcp)).await;
+        every_allocation_is_given_back(&server).await;
+    });
+}
+
+#[test]
+fn connects_through_a_turn_server_over_tls() {
+    in_namespace(|| async {
+        add_address(RELAY).await;
+        let place = tempfile::tempdir().unwrap();
+        crate::mqtt::certificates(place.path(), &format!("IP:{RELAY}"));
+        let server = turn_server(RELAY, Some(place.path())).await;
+        let config = client_config(Some(&place.path().join("ca.pem"))).unwrap();
+        connects_through(&turn(RELAY, 5349, Carrier::Tls(config))).await;
+        every_allocation_is_given_back(&server).await;
+    });
+}
+
+/// By a Refresh of lifetime 0, and not only because the stream ended.
+async fn every_allocation_is_given_back(server: &Turn) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let log = server.log();
+        let count = |text: &str| log.matches(text).count();
+        let made = count("ALLOCATE processed, success");
+        let back = count("refreshed, realm=<test>, username=<someone>, lifetime=0");
+        if made >= 4 && made == back {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{made} made, {back} given back: {log}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -1,0 +1,302 @@
+//! What is known of the STUN and TURN servers: whether they answer, and why they do not.
+//!
+//! `webrtc` tells none of it. But our sockets see every request to a server and every answer, and the
+//! streams know why they break.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use qanah_core::turn::{ALLOCATE, BINDING, ERROR, SUCCESS, StunHeader, TransactionId};
+use webrtc_core::stun::attributes::ATTR_USERNAME;
+use webrtc_core::stun::error_code::ErrorCodeAttribute;
+use webrtc_core::stun::message::{Getter as _, Message};
+
+use super::turn::{Carrier, Login, TurnServer};
+
+/// A server has not answered when so long after the first request nothing has come. `webrtc` asks again
+/// for about 8 s.
+const NO_ANSWER: Duration = Duration::from_secs(8);
+/// Requests with a pause of at least this between them belong to different rounds.
+const ROUND: Duration = Duration::from_secs(15);
+/// Requests whose answers are waited for, of one server: several sockets ask, for several connections.
+const MAX_OPEN: usize = 128;
+/// Addresses of one server.
+const MAX_ADDRESSES: usize = 8;
+
+/// What a server is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServerKind {
+    /// Tells us how we look from outside.
+    Stun,
+    /// Relays.
+    Turn,
+}
+
+/// How a server does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ServerState {
+    /// It was not asked yet, or has still time to answer.
+    Unknown,
+    /// It gave what it was asked for.
+    Works,
+    /// It did not, and this is why.
+    Trouble(String),
+}
+
+/// A server as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerReport {
+    /// Its URL, without any secret.
+    pub(crate) url: String,
+    /// What it is for.
+    pub(crate) kind: ServerKind,
+    /// How it does.
+    pub(crate) state: ServerState,
+    /// How long it has been so.
+    pub(crate) since: Duration,
+}
+
+/// What is known of the servers of a tunnel. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Health(Arc<Mutex<Vec<Entry>>>);
+
+struct Entry {
+    url: String,
+    kind: ServerKind,
+    /// `HOST:PORT` by which `webrtc` looks it up; nothing where that is not how it is reached.
+    authority: Option<String>,
+    by_secret: bool,
+    addresses: Vec<SocketAddr>,
+    state: ServerState,
+    since: Instant,
+    /// When the present round of requests began, while nothing has come of it.
+    asked: Option<Instant>,
+    last_request: Option<Instant>,
+    /// Requests, and whether they bore credentials.
+    open: VecDeque<(TransactionId, bool)>,
+}
+
+impl Entry {
+    fn new(url: String, kind: ServerKind, now: Instant) -> Self {
+        Self {
+            url,
+            kind,
+            authority: None,
+            by_secret: false,
+            addresses: Vec::new(),
+            state: ServerState::Unknown,
+            since: now,
+            asked: None,
+            last_request: None,
+            open: VecDeque::new(),
+        }
+    }
+
+    /// Whether messages of this type are its.
+    const fn is_about(&self, kind: u16) -> bool {
+        let method = match self.kind {
+            ServerKind::Stun => BINDING,
+            ServerKind::Turn => ALLOCATE,
+        };
+        kind & !ERROR == method
+    }
+
+    fn set(&mut self, state: ServerState, now: Instant) {
+        self.asked = None;
+        if self.state == state {
+            return;
+        }
+        match &state {
+            ServerState::Trouble(text) => tracing::warn!(server = %self.url, "{text}"),
+            ServerState::Works => tracing::info!(server = %self.url, "the server answers"),
+            ServerState::Unknown => {}
+        }
+        self.state = state;
+        self.since = now;
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.asked.is_some_and(|at| now.saturating_duration_since(at) >= NO_ANSWER)
+    }
+
+    fn no_answer() -> ServerState {
+        ServerState::Trouble("no answer".to_owned())
+    }
+
+    fn asks(&mut self, id: TransactionId, with_login: bool, now: Instant) {
+        let pause = self.last_request.map(|at| now.saturating_duration_since(at));
+        if pause.is_none_or(|pause| pause >= ROUND) {
+            if self.is_overdue(now) {
+                self.set(Self::no_answer(), now);
+            }
+            self.asked = Some(now);
+        }
+        self.last_request = Some(now);
+        if self.open.iter().all(|(open, _)| *open != id) {
+            if self.open.len() >= MAX_OPEN {
+                self.open.pop_front();
+            }
+            self.open.push_back((id, with_login));
+        }
+    }
+
+    fn answers(&mut self, header: StunHeader, datagram: &[u8], now: Instant) {
+        let Some(place) = self.open.iter().position(|(id, _)| *id == header.id) else {
+            return;
+        };
+        let Some((_, with_login)) = self.open.remove(place) else {
+            return;
+        };
+        if header.kind & ERROR == SUCCESS {
+            return self.set(ServerState::Works, now);
+        }
+        let code = decoded(datagram).and_then(|message| {
+            let mut code = ErrorCodeAttribute::default();
+            code.get_from(&message).ok().map(|()| code.code.0)
+        });
+        // The first answer to every client: it says what to log in for (RFC 8489, section 9.2.4).
+        if code == Some(401) && !with_login {
+            return;
+        }
+        self.set(ServerState::Trouble(self.explain(code)), now);
+    }
+
+    /// The words of the server itself are not shown: it is a stranger.
+    fn explain(&self, code: Option<u16>) -> String {
+        let text = match code {
+            Some(401 | 441) if self.by_secret => {
+                "the secret is not that of the server, or the clock of one of the two is wrong"
+            }
+            Some(401 | 441) => "the user name or the password is wrong",
+            Some(300) => "it sends us to another server, which is not supported",
+            Some(403) => "it forbids it",
+            Some(437) => "it has another allocation for us",
+            Some(438) => "its nonce is stale",
+            Some(440) => "it does not relay this address family",
+            Some(442) => "it does not relay UDP",
+            Some(486) => "the quota of this user is used up",
+            Some(508) => "it has no room for us",
+            _ => "it refuses",
+        };
+        match code {
+            Some(code) => format!("{text} (error {code})"),
+            None => text.to_owned(),
+        }
+    }
+
+    fn report(&self, now: Instant) -> ServerReport {
+        let (state, since) = match (&self.state, self.asked) {
+            (ServerState::Works | ServerState::Unknown, Some(asked)) if self.is_overdue(now) => {
+                (Self::no_answer(), asked)
+            }
+            (state, _) => (state.clone(), self.since),
+        };
+        let since = now.saturating_duration_since(since);
+        ServerReport { url: self.url.clone(), kind: self.kind, state, since }
+    }
+}
+
+fn decoded(datagram: &[u8]) -> Option<Message> {
+    let mut message = Message::new();
+    message.raw = datagram.to_vec();
+    message.decode().ok().map(|()| message)
+}
+
+impl Health {
+    /// Of these servers: STUN as `stun:HOST:PORT`, and TURN.
+    pub(crate) fn new(stun: &[String], turn: &[TurnServer]) -> Self {
+        let now = Instant::now();
+        let stun = stun.iter().map(|url| {
+            let authority = url.strip_prefix("stun:").map(str::to_owned);
+            Entry { authority, ..Entry::new(url.clone(), ServerKind::Stun, now) }
+        });
+        let turn = turn.iter().zip(0..).map(|(server, index)| {
+            let authority = match server.carrier {
+                Carrier::Udp => format!("{}:{}", server.host, server.port),
+                _ => super::turn::placeholder::authority(index),
+            };
+            let by_secret = matches!(server.login, Login::Secret { .. });
+            let entry = Entry::new(server.url(), ServerKind::Turn, now);
+            Entry { authority: Some(authority), by_secret, ..entry }
+        });
+        Self(Arc::new(Mutex::new(stun.chain(turn).collect())))
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How all of them do, in the order of the settings.
+    pub(crate) fn report(&self, now: Instant) -> Vec<ServerReport> {
+        self.entries().iter().map(|entry| entry.report(now)).collect()
+    }
+
+    /// `webrtc` will send to these addresses (or placeholders) when it means `HOST:PORT`.
+    pub(super) fn learn(&self, host_port: &str, addresses: &[SocketAddr]) {
+        let plain = |text: &str| text.replace(['[', ']'], "");
+        for entry in self.entries().iter_mut() {
+            if entry.authority.as_deref().is_none_or(|own| plain(own) != plain(host_port)) {
+                continue;
+            }
+            for address in addresses {
+                if entry.addresses.len() < MAX_ADDRESSES && !entry.addresses.contains(address) {
+                    entry.addresses.push(*address);
+                }
+            }
+        }
+    }
+
+    /// A datagram goes to this address.
+    pub(super) fn sent(&self, to: SocketAddr, datagram: &[u8]) {
+        if let Some(header) = binding_or_allocate(datagram).filter(|header| header.is_request()) {
+            self.sent_at(to, header, datagram, Instant::now());
+        }
+    }
+
+    fn sent_at(&self, to: SocketAddr, header: StunHeader, datagram: &[u8], now: Instant) {
+        for entry in self.entries().iter_mut() {
+            if entry.is_about(header.kind) && entry.addresses.contains(&to) {
+                let with_login = header.kind == ALLOCATE
+                    && decoded(datagram).is_some_and(|message| message.contains(ATTR_USERNAME));
+                entry.asks(header.id, with_login, now);
+            }
+        }
+    }
+
+    /// A datagram came from this address.
+    pub(super) fn received(&self, from: SocketAddr, datagram: &[u8]) {
+        if let Some(header) = binding_or_allocate(datagram).filter(|header| !header.is_request()) {
+            self.received_at(from, header, datagram, Instant::now());
+        }
+    }
+
+    fn received_at(&self, from: SocketAddr, header: StunHeader, datagram: &[u8], now: Instant) {
+        for entry in self.entries().iter_mut() {
+            if entry.is_about(header.kind) && entry.addresses.contains(&from) {
+                entry.answers(header, datagram, now);
+            }
+        }
+    }
+
+    /// The stream to the server of this URL could not be made, or broke.
+    pub(super) fn failed(&self, url: &str, reason: &str, now: Instant) {
+        for entry in self.entries().iter_mut().filter(|entry| entry.url == url) {
+            entry.set(ServerState::Trouble(reason.to_owned()), now);
+        }
+    }
+}
+
+/// The header of a Binding or Allocate message. Nearly all datagrams are none, and this is all that is
+/// done with them.
+fn binding_or_allocate(datagram: &[u8]) -> Option<StunHeader> {
+    match datagram.first_chunk::<2>()? {
+        [0 | 1, 0x01 | 0x11 | 0x03 | 0x13] => StunHeader::read(datagram),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "health_tests.rs"]
+mod tests;
