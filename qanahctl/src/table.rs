@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use qanah_proto::v1::{Broker, Candidate, CandidateKind, Path, PathKind, Peer, PeerState, Tunnel};
+use qanah_proto::v1::{
+    Broker, Candidate, CandidateKind, Path, PathKind, Peer, PeerState, ServerState, Tunnel,
+};
 
 use crate::output::Style;
 use crate::text::{WIDTH, age, bytes, cut, escape, keep, long_age, pad, round_trip, width, wrap};
@@ -27,6 +29,7 @@ pub(crate) fn tunnel(tunnel: &Tunnel, style: Style) -> String {
     let mut out = paint_first_line(&wrap(&title, &facts.join(", ")), width(&title), style);
     out += &wrap("  public key  ", &escape(&tunnel.public_key));
     out += &signaling(tunnel);
+    out += &servers(tunnel);
     if let Some(relaying) = relaying(tunnel) {
         out += &wrap("  relaying    ", &relaying);
     }
@@ -46,6 +49,19 @@ fn signaling(tunnel: &Tunnel) -> String {
     let mut out = String::new();
     for broker in brokers {
         out += &wrap(first, &broker_line(broker));
+        first = "              ";
+    }
+    out
+}
+
+/// The servers that are in trouble; of the others there is nothing to say.
+fn servers(tunnel: &Tunnel) -> String {
+    let mut first = "  servers     ";
+    let mut out = String::new();
+    for server in tunnel.servers.iter().filter(|s| s.state() == ServerState::Trouble) {
+        let since = keep(&long_age(server.since_seconds));
+        let line = format!("{} fails for {since}: {}", escape(&server.url), escape(&server.error));
+        out += &wrap(first, &line);
         first = "              ";
     }
     out

@@ -1,7 +1,9 @@
 use qanah_proto::v1;
 
 use super::*;
-use crate::testing::{broker, candidate, carried, connected, relaying, tunnel, unconnected};
+use crate::testing::{
+    broker, candidate, carried, connected, relaying, server, tunnel, unconnected,
+};
 use crate::text::is_unsafe;
 
 /// What stands in the file below must be what is printed, and fit.
@@ -31,6 +33,30 @@ tunnel peer1  up 3 min, MTU 1400, 10.0.0.1/24, fd00::1/64
   peer3  connecting: no answer yet, next try in 3 s
          TrMvSoP4jY… 10.0.0.3/32, fd00::3/128
          dropped 7 no session
+",
+    );
+}
+
+#[test]
+fn only_servers_in_trouble_are_shown() {
+    let mut status = tunnel("peer1");
+    status.servers = vec![server(""), server("its certificate is not for turn.example.com")];
+    let gone = server("no answer");
+    status.servers.push(v1::Server { url: "stun:192.0.2.1:3478".into(), ..gone });
+    prints(
+        &status,
+        r"
+tunnel peer1  up 3 min, MTU 1400, 10.0.0.1/24, fd00::1/64
+  public key  HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=
+  signaling   mqtt://broker.emqx.io:1883 connected for 3 min
+  servers     turns:turn.example.com:443?transport=tcp fails for 12 s: its
+              certificate is not for turn.example.com
+              stun:192.0.2.1:3478 fails for 12 s: no answer
+
+  PEER   STATE      PATH    RTT     HANDSHAKE  RECEIVED  SENT
+  peer2  connected  direct  0.4 ms  12 s ago   1.2 MiB   3.4 KiB
+         xTIBA5rboU… 10.0.0.2/32, fd00::2/128
+         host 192.0.2.1:51000 to reflexive 198.51.100.7:4444
 ",
     );
 }
@@ -246,6 +272,7 @@ fn everything_fits_and_is_safe() {
     status.mtu = u32::MAX;
     status.uptime_seconds = u64::MAX;
     status.signaling = Some(v1::Signaling { brokers: vec![broker(false, &nasty)] });
+    status.servers = vec![v1::Server { url: nasty.clone(), ..server(&nasty) }];
     status.drops = [(nasty.clone(), u64::MAX)].into();
     for name in ["a", "name-of-forty-columns-aaaaaaaaaaaaaaaaaaaa", nasty.as_str()] {
         for state in (0..=6).map(|n| PeerState::try_from(n).unwrap_or_default()) {

@@ -221,6 +221,19 @@ pub(crate) fn tunnel(name: &str) -> Tunnel {
         peers: vec![connected()],
         drops: [("unknown_frame".into(), 0)].into(),
         relaying: Some(relaying(Vec::new())),
+        servers: Vec::new(),
+    }
+}
+
+/// A TURN server that works, or is in trouble.
+pub(crate) fn server(error: &str) -> v1::Server {
+    let state = if error.is_empty() { v1::ServerState::Works } else { v1::ServerState::Trouble };
+    v1::Server {
+        url: "turns:turn.example.com:443?transport=tcp".into(),
+        kind: v1::ServerKind::Turn.into(),
+        state: state.into(),
+        error: error.into(),
+        since_seconds: 12,
     }
 }
 

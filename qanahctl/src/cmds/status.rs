@@ -24,6 +24,12 @@
 //!     connected               bool
 //!     error                   string or null
 //!     since_seconds           number, since `connected` changed
+//!   servers[]                 STUN and TURN, in the order of the options
+//!     url                     string, without any secret
+//!     kind                    "stun", "turn" or "unknown"
+//!     state                   "works", "trouble" or "unknown" (not asked yet)
+//!     error                   string or null
+//!     since_seconds           number, since `state` or `error` changed
 //!   peers[]                   in the order of the configuration
 //!     name                    string or null
 //!     public_key              string, base64

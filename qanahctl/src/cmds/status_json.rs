@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use qanah_proto::v1::{
-    Broker, Candidate, CandidateKind, Carried, Path, PathKind, Peer, PeerState, Relaying, Traffic,
-    Tunnel,
+    Broker, Candidate, CandidateKind, Carried, Path, PathKind, Peer, PeerState, Relaying, Server,
+    ServerKind, ServerState, Traffic, Tunnel,
 };
 use serde_json::{Map, Value, json};
 
@@ -35,7 +35,7 @@ fn whole(found: &[Found], troubles: &[Trouble]) -> Value {
 
 fn tunnel(found: &Found) -> Value {
     let Tunnel { name, public_key, addresses, mtu, uptime_seconds, .. } = &found.tunnel;
-    let Tunnel { signaling, peers, drops, relaying, .. } = &found.tunnel;
+    let Tunnel { signaling, servers, peers, drops, relaying, .. } = &found.tunnel;
     let brokers = signaling.as_ref().map(|s| s.brokers.as_slice()).unwrap_or_default();
     json!({
         "name": name,
@@ -46,6 +46,7 @@ fn tunnel(found: &Found) -> Value {
         "mtu": mtu,
         "uptime_seconds": uptime_seconds,
         "signaling": { "brokers": brokers.iter().map(broker).collect::<Vec<_>>() },
+        "servers": servers.iter().map(server).collect::<Vec<_>>(),
         "peers": peers.iter().map(peer).collect::<Vec<_>>(),
         "drops": counts(drops),
         "relaying": relaying.as_ref().map(relaying_value),
@@ -75,6 +76,26 @@ fn broker(broker: &Broker) -> Value {
         "connected": broker.connected,
         "error": text(&broker.error),
         "since_seconds": broker.since_seconds,
+    })
+}
+
+fn server(server: &Server) -> Value {
+    let kind = match server.kind() {
+        ServerKind::Unspecified => "unknown",
+        ServerKind::Stun => "stun",
+        ServerKind::Turn => "turn",
+    };
+    let state = match server.state() {
+        ServerState::Unspecified => "unknown",
+        ServerState::Works => "works",
+        ServerState::Trouble => "trouble",
+    };
+    json!({
+        "url": server.url,
+        "kind": kind,
+        "state": state,
+        "error": text(&server.error),
+        "since_seconds": server.since_seconds,
     })
 }
 

@@ -101,6 +101,7 @@ async fn the_json_schema() {
     let mut status = tunnel("peer1");
     status.peers.push(unconnected(PeerState::WaitingForSignaling, "nothing heard", Some(3)));
     status.relaying = Some(relaying(vec![carried("peer2", "peer3", 5000, 2)]));
+    status.servers.push(crate::testing::server("no answer"));
     let daemon = FakeDaemon::start(dir.path(), "peer1", vec![status]);
     drop(StdListener::bind(dir.path().join("x.sock")).unwrap());
     let got = as_json(dir.path()).await;
@@ -121,6 +122,13 @@ async fn the_json_schema() {
                 "error": null,
                 "since_seconds": 189,
             }] },
+            "servers": [{
+                "url": "turns:turn.example.com:443?transport=tcp",
+                "kind": "turn",
+                "state": "trouble",
+                "error": "no answer",
+                "since_seconds": 12,
+            }],
             "peers": [
                 {
                     "name": "peer2",

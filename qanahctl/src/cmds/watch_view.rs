@@ -132,6 +132,9 @@ fn later(mut tunnel: Tunnel, seconds: u64) -> Tunnel {
     for broker in tunnel.signaling.iter_mut().flat_map(|signaling| &mut signaling.brokers) {
         broker.since_seconds = broker.since_seconds.saturating_add(seconds);
     }
+    for server in &mut tunnel.servers {
+        server.since_seconds = server.since_seconds.saturating_add(seconds);
+    }
     for peer in &mut tunnel.peers {
         let older = peer.last_handshake_seconds.map(|age| age.saturating_add(seconds));
         peer.last_handshake_seconds = older;
@@ -177,7 +180,9 @@ mod tests {
         let mut told = tunnel("peer1");
         let state = qanah_proto::v1::PeerState::Connecting;
         told.peers.push(unconnected(state, "", Some(3)));
+        told.servers.push(crate::testing::server("no answer"));
         let later = later(told, 5);
+        assert_eq!(later.servers[0].since_seconds, 17);
         assert_eq!(later.uptime_seconds, 195);
         assert_eq!(later.peers[0].last_handshake_seconds, Some(17));
         assert_eq!(later.peers[1].next_try_seconds, Some(0));

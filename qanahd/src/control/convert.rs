@@ -9,7 +9,8 @@ use tonic::{Code, Status};
 
 use super::report::{
     BrokerReport, CandidateKind, CandidateReport, CarriedReport, Drops, PathReport, PeerReport,
-    PeerState, RelayingReport, StatusReport, Traffic, TunnelReport,
+    PeerState, RelayingReport, ServerKind, ServerReport, ServerState, StatusReport, Traffic,
+    TunnelReport,
 };
 use super::request::{CheckDone, ReloadDone, UpDone};
 use crate::tunnel::pairing::{AnswerMade, OfferMade, PairingError};
@@ -201,6 +202,7 @@ impl From<TunnelReport> for v1::Tunnel {
             peers: all(report.peers),
             drops: counts(report.drops),
             relaying: report.relaying.map(Into::into),
+            servers: all(report.servers),
         }
     }
 }
@@ -219,6 +221,22 @@ impl From<CarriedReport> for v1::Carried {
     fn from(report: CarriedReport) -> Self {
         let CarriedReport { from, to, frames, bytes, dropped } = report;
         Self { from, to, frames, bytes, dropped }
+    }
+}
+
+impl From<ServerReport> for v1::Server {
+    fn from(report: ServerReport) -> Self {
+        let kind = match report.kind {
+            ServerKind::Stun => v1::ServerKind::Stun,
+            ServerKind::Turn => v1::ServerKind::Turn,
+        };
+        let (state, error) = match report.state {
+            ServerState::Unknown => (v1::ServerState::Unspecified, String::new()),
+            ServerState::Works => (v1::ServerState::Works, String::new()),
+            ServerState::Trouble(text) => (v1::ServerState::Trouble, text),
+        };
+        let since_seconds = report.since.as_secs();
+        Self { url: report.url, kind: kind.into(), state: state.into(), error, since_seconds }
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use qanah_core::key::PublicKey;
 
+pub(crate) use crate::rtc::{ServerKind, ServerReport, ServerState};
+
 /// Counts of dropped packets and frames by their cause. The names are part of the API.
 pub(crate) type Drops = BTreeMap<&'static str, u64>;
 
@@ -32,6 +34,8 @@ pub(crate) struct TunnelReport {
     pub(crate) uptime: Duration,
     /// One for each broker in use.
     pub(crate) brokers: Vec<BrokerReport>,
+    /// STUN and TURN servers.
+    pub(crate) servers: Vec<ServerReport>,
     /// In the order of the configuration.
     pub(crate) peers: Vec<PeerReport>,
     /// What was dropped before it belonged to a peer.

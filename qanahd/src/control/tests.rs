@@ -100,6 +100,7 @@ pub(super) fn tunnel() -> TunnelReport {
         mtu: 1400,
         uptime: Duration::from_millis(3500),
         brokers: Vec::new(),
+        servers: Vec::new(),
         peers: vec![PeerReport {
             name: None,
             public_key: key,

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Command, Daemon, Reply};
 use crate::control::ControlFailure;
-use crate::control::report::{BrokerReport, Drops, StatusReport, TunnelReport};
+use crate::control::report::{BrokerReport, Drops, ServerReport, StatusReport, TunnelReport};
 use crate::tunnel::{Changes, Command as TunnelCommand};
 
 /// How long a tunnel may take to say how it is.
@@ -16,8 +16,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// The shortest time between two states that are told to those who watch.
 const PACE: Duration = Duration::from_millis(250);
 
-/// What a tunnel's set of brokers adds to its state.
-pub(super) type Shared = (Vec<BrokerReport>, Drops);
+/// What the daemon adds to a tunnel's state: its brokers and what was dropped there, its servers.
+pub(super) type Shared = (Vec<BrokerReport>, Drops, Vec<ServerReport>);
 
 impl Daemon {
     pub(super) fn status(&self, name: Option<String>, reply: Reply<StatusReport>) {
@@ -28,7 +28,7 @@ impl Daemon {
             .filter(|(tunnel, _)| named(tunnel.as_str()))
             .filter_map(|(_, entry)| {
                 let (number, commands) = entry.when_up()?;
-                Some((number, commands.clone(), self.brokers.report(entry.set)))
+                Some((number, commands.clone(), entry.shared(&self.brokers)))
             })
             .collect();
         if let Some(name) = name.filter(|_| asked.is_empty()) {
@@ -47,7 +47,7 @@ impl Daemon {
 /// Asks a tunnel for its state.
 pub(super) async fn of_one(
     commands: mpsc::Sender<TunnelCommand>,
-    (brokers, drops): Shared,
+    (brokers, drops, servers): Shared,
 ) -> Result<TunnelReport, ControlFailure> {
     let ask = async {
         let (reply, answer) = oneshot::channel();
@@ -57,6 +57,7 @@ pub(super) async fn of_one(
     let answer = tokio::time::timeout(TIMEOUT, ask).await.map_err(|_| ControlFailure::Busy)?;
     let mut tunnel = answer.ok_or(ControlFailure::Stopping)?;
     tunnel.brokers = brokers;
+    tunnel.servers = servers;
     tunnel.drops.extend(drops);
     Ok(tunnel)
 }

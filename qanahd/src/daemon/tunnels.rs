@@ -9,12 +9,13 @@
 //! A client that goes away changes nothing of what it has asked for.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use qanah_core::config::TunnelName;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use super::brokers::SetId;
+use super::brokers::{Brokers, SetId};
 use super::failure::failure;
 use super::keeper::{self, End, Given, Job, Report, Reports, StartError, Started};
 use super::{Daemon, Reply, status, tell};
@@ -23,6 +24,7 @@ use crate::config_file::Origin;
 use crate::control::{ControlFailure, UpCall, UpDone};
 use crate::exit::Failure;
 use crate::platform::hooks;
+use crate::rtc::Health;
 use crate::servers::Servers;
 use crate::tunnel::{Command as TunnelCommand, Outline, Setup, TunnelError};
 
@@ -35,6 +37,8 @@ const MAX_WAITING: usize = 32;
 pub(super) struct Entry {
     pub(super) number: u64,
     pub(super) set: SetId,
+    /// What is known of its STUN and TURN servers.
+    health: Health,
     pub(super) phase: Phase,
     /// Dropped or used: the tunnel is to end.
     stop: Option<oneshot::Sender<()>>,
@@ -70,6 +74,12 @@ impl Entry {
     /// The same for a tunnel that is up, with its place in the order of tunnels.
     pub(super) fn when_up(&self) -> Option<(u64, &mpsc::Sender<TunnelCommand>)> {
         self.commands().filter(|_| self.phase == Phase::Up).map(|commands| (self.number, commands))
+    }
+
+    /// What the daemon knows of the tunnel's brokers and servers.
+    pub(super) fn shared(&self, brokers: &Brokers) -> status::Shared {
+        let (brokers, drops) = brokers.report(self.set);
+        (brokers, drops, self.health.report(Instant::now()))
     }
 
     /// Has the tunnel end.
@@ -113,12 +123,10 @@ impl Daemon {
         self.next += 1;
         let (stop, stopped) = oneshot::channel();
         let reports = Reports { name: name.clone(), number, sender: self.reports.clone() };
-        let setup = Setup {
-            rtc: servers.rtc(),
-            signaling,
-            changes: self.changes.clone(),
-            limits: hooks::Limits::DEFAULT,
-        };
+        let rtc = servers.rtc();
+        let health = rtc.health.clone();
+        let setup =
+            Setup { rtc, signaling, changes: self.changes.clone(), limits: hooks::Limits::DEFAULT };
         keeper::keep(Job {
             name: name.clone(),
             given,
@@ -131,6 +139,7 @@ impl Daemon {
         let entry = Entry {
             number,
             set,
+            health,
             phase: Phase::ComingUp,
             stop: Some(stop),
             running: None,
@@ -235,11 +244,11 @@ impl Daemon {
                 }
                 let notes = entry.running.as_ref().map(|running| running.notes.clone());
                 let (up, commands) = (entry.up.take(), entry.commands().cloned());
-                let set = entry.set;
+                let shared = entry.shared(&self.brokers);
                 self.awaited.remove(name);
                 self.changes.tell();
                 if let (Some((reply, _)), Some(commands)) = (up, commands) {
-                    let (notes, shared) = (notes.unwrap_or_default(), self.brokers.report(set));
+                    let notes = notes.unwrap_or_default();
                     tokio::spawn(async move {
                         let tunnel = status::of_one(commands, shared).await;
                         let _ = reply.send(tunnel.map(|tunnel| UpDone { tunnel, notes }));

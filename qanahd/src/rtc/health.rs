@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use qanah_core::servers::Host;
 use qanah_core::turn::{ALLOCATE, BINDING, ERROR, SUCCESS, StunHeader, TransactionId};
 use webrtc_core::stun::attributes::ATTR_USERNAME;
 use webrtc_core::stun::error_code::ErrorCodeAttribute;
@@ -68,6 +69,8 @@ struct Entry {
     /// `HOST:PORT` by which `webrtc` looks it up; nothing where that is not how it is reached.
     authority: Option<String>,
     by_secret: bool,
+    /// `webrtc` has it looked up.
+    is_named: bool,
     addresses: Vec<SocketAddr>,
     state: ServerState,
     since: Instant,
@@ -85,6 +88,7 @@ impl Entry {
             kind,
             authority: None,
             by_secret: false,
+            is_named: false,
             addresses: Vec::new(),
             state: ServerState::Unknown,
             since: now,
@@ -121,15 +125,17 @@ impl Entry {
         self.asked.is_some_and(|at| now.saturating_duration_since(at) >= NO_ANSWER)
     }
 
-    fn no_answer() -> ServerState {
-        ServerState::Trouble("no answer".to_owned())
+    fn no_answer(&self) -> ServerState {
+        // A name that is not found leaves no other trace: `resolve` goes on looking for it.
+        let text = if self.is_named { "no answer, or its name is not found" } else { "no answer" };
+        ServerState::Trouble(text.to_owned())
     }
 
     fn asks(&mut self, id: TransactionId, with_login: bool, now: Instant) {
         let pause = self.last_request.map(|at| now.saturating_duration_since(at));
         if pause.is_none_or(|pause| pause >= ROUND) {
             if self.is_overdue(now) {
-                self.set(Self::no_answer(), now);
+                self.set(self.no_answer(), now);
             }
             self.asked = Some(now);
         }
@@ -189,7 +195,7 @@ impl Entry {
     fn report(&self, now: Instant) -> ServerReport {
         let (state, since) = match (&self.state, self.asked) {
             (ServerState::Works | ServerState::Unknown, Some(asked)) if self.is_overdue(now) => {
-                (Self::no_answer(), asked)
+                (self.no_answer(), asked)
             }
             (state, _) => (state.clone(), self.since),
         };
@@ -210,7 +216,9 @@ impl Health {
         let now = Instant::now();
         let stun = stun.iter().map(|url| {
             let authority = url.strip_prefix("stun:").map(str::to_owned);
-            Entry { authority, ..Entry::new(url.clone(), ServerKind::Stun, now) }
+            let is_named =
+                authority.as_deref().is_some_and(|text| text.parse::<SocketAddr>().is_err());
+            Entry { authority, is_named, ..Entry::new(url.clone(), ServerKind::Stun, now) }
         });
         let turn = turn.iter().zip(0..).map(|(server, index)| {
             let authority = match server.carrier {
@@ -219,7 +227,8 @@ impl Health {
             };
             let by_secret = matches!(server.login, Login::Secret { .. });
             let entry = Entry::new(server.url(), ServerKind::Turn, now);
-            Entry { authority: Some(authority), by_secret, ..entry }
+            let is_named = !server.is_stream() && matches!(server.host, Host::Domain(_));
+            Entry { authority: Some(authority), by_secret, is_named, ..entry }
         });
         Self(Arc::new(Mutex::new(stun.chain(turn).collect())))
     }

@@ -65,6 +65,7 @@ impl Identity {
             mtu: self.mtu,
             uptime: now.saturating_duration_since(self.since),
             brokers: Vec::new(),
+            servers: Vec::new(),
             peers: members
                 .iter()
                 .map(|member| PeerReport {

@@ -35,7 +35,7 @@ struct Length {
 fn length(head: &[u8]) -> Result<Option<Length>, Malformed> {
     let Some(&[first, _, high, low]) = head.first_chunk::<CHANNEL_HEADER>() else {
         return match head.first() {
-            None | Some(0..=0x3f | 0x40..=0x4f) => Ok(None),
+            None | Some(0..=0x4f) => Ok(None),
             Some(_) => Err(Malformed),
         };
     };
