@@ -13,7 +13,8 @@ pub(crate) struct OptionArgs {
     #[arg(long, value_name = "URL", env = "QANAH_STUN", hide_env_values = true)]
     stun: Vec<String>,
 
-    /// A TURN server, such as turn:turn.example.com:3478 (repeatable)
+    /// A TURN server: turn:HOST:PORT over UDP, turn:HOST:PORT?transport=tcp over TCP or
+    /// turns:HOST:PORT over TLS (repeatable)
     #[arg(long, value_name = "URL", env = "QANAH_TURN_URL", hide_env_values = true)]
     turn_url: Vec<String>,
 
@@ -25,6 +26,16 @@ pub(crate) struct OptionArgs {
     /// the environment
     #[arg(long, value_name = "PASSWORD", env = "QANAH_TURN_CREDENTIAL", hide_env_values = true)]
     turn_credential: Option<String>,
+
+    /// A secret that the TURN servers have too (use-auth-secret of coturn), in place of a password.
+    /// Other users can read command lines: better give it by the environment
+    #[arg(long, value_name = "SECRET", env = "QANAH_TURN_SECRET", hide_env_values = true)]
+    turn_secret: Option<String>,
+
+    /// An HTTP proxy for brokers and for TURN servers over TCP and TLS: http://[USER:PASSWORD@]HOST:PORT,
+    /// or `none`. Other users can read command lines: better give a password by the environment
+    #[arg(long, value_name = "URL", env = "QANAH_PROXY", hide_env_values = true)]
+    proxy: Option<String>,
 
     /// A broker for signaling: HOST:PORT or a URL with mqtt, mqtts, ws or wss, or `none`
     /// (repeatable)
@@ -62,11 +73,13 @@ pub(crate) struct OptionArgs {
 }
 
 /// The identifiers of the options, to see where their values come from.
-const IDS: [&str; 8] = [
+const IDS: [&str; 10] = [
     "stun",
     "turn_url",
     "turn_username",
     "turn_credential",
+    "turn_secret",
+    "proxy",
     "signal_server",
     "no_relay",
     "lazy",
@@ -89,6 +102,8 @@ impl OptionArgs {
                 "signal_server" => settle_list(&mut self.signal_server, root),
                 "turn_username" => settle_text(&mut self.turn_username, root),
                 "turn_credential" => settle_text(&mut self.turn_credential, root),
+                "turn_secret" => settle_text(&mut self.turn_secret, root),
+                "proxy" => settle_text(&mut self.proxy, root),
                 "idle_timeout" => {
                     let set = self.idle_timeout.is_some();
                     self.idle_timeout.take_if(|_| !root);
@@ -118,6 +133,8 @@ impl OptionArgs {
             no_relay: self.no_relay.then_some(true),
             lazy: self.lazy.then_some(true),
             idle_timeout_seconds: self.idle_timeout,
+            turn_secret: self.turn_secret.unwrap_or_default(),
+            proxy: self.proxy.unwrap_or_default(),
         })
     }
 }

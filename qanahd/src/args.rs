@@ -95,6 +95,37 @@ pub(crate) struct ServerArgs {
     )]
     pub(crate) signal_ca: Option<PathBuf>,
 
+    /// A file with our certificate (PEM, with those that lead to its CA) for brokers that want one
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "QANAH_SIGNAL_CERT",
+        hide_env_values = true,
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
+    pub(crate) signal_cert: Option<PathBuf>,
+
+    /// The file with the private key of that certificate (PEM, without a password), which only its
+    /// owner may read
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "QANAH_SIGNAL_KEY",
+        hide_env_values = true,
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
+    pub(crate) signal_key: Option<PathBuf>,
+
+    /// An HTTP proxy for brokers and for TURN servers over TCP and TLS: http://[USER:PASSWORD@]HOST:PORT,
+    /// or `none`. Without it HTTPS_PROXY, ALL_PROXY and NO_PROXY count. Other users can read command
+    /// lines: better give a password by the environment
+    #[arg(long, value_name = "URL", env = "QANAH_PROXY", hide_env_values = true)]
+    pub(crate) proxy: Option<String>,
+
+    /// What the variables that all programs share say of proxies.
+    #[arg(skip)]
+    pub(crate) environment: ProxyEnvironment,
+
     /// Neither relay for other peers nor be reached through them
     #[arg(
         long,
@@ -123,6 +154,39 @@ pub(crate) struct ServerArgs {
         value_parser = clap::value_parser!(u32).range(1..=86400)
     )]
     pub(crate) idle_timeout: Option<u32>,
+}
+
+/// The variables of the environment that say which proxy programs use, as curl reads them for `https:`.
+///
+/// Every connection here goes through a proxy by CONNECT, as those of `https:` do, so `HTTP_PROXY` does not
+/// count.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct ProxyEnvironment {
+    /// The name and the value of the variable that names a proxy.
+    pub(crate) proxy: Option<(&'static str, String)>,
+    /// Where it is not used.
+    pub(crate) no_proxy: String,
+}
+
+impl std::fmt::Debug for ProxyEnvironment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = self.proxy.as_ref().map(|(name, _)| name);
+        f.debug_struct("ProxyEnvironment").field("proxy", &name).finish_non_exhaustive()
+    }
+}
+
+impl ProxyEnvironment {
+    /// Reads it by a function that gives the value of a variable. An empty value is none.
+    fn read(variable: impl Fn(&'static str) -> Option<String>) -> Self {
+        let first = |names: &[&'static str]| {
+            let values = names.iter().map(|name| (*name, variable(name).unwrap_or_default()));
+            values.into_iter().find(|(_, value)| !value.is_empty())
+        };
+        Self {
+            proxy: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+            no_proxy: first(&["no_proxy", "NO_PROXY"]).map(|(_, value)| value).unwrap_or_default(),
+        }
+    }
 }
 
 /// How much is logged.
@@ -188,6 +252,8 @@ impl Args {
         let matches = Self::command().try_get_matches_from(args)?;
         let mut args = Self::from_arg_matches(&matches)?;
         args.servers.settle_environment(&matches);
+        // What is not UTF-8 is no address.
+        args.servers.environment = ProxyEnvironment::read(|name| std::env::var(name).ok());
         args.check_together()?;
         Ok(args)
     }
@@ -219,6 +285,10 @@ impl Args {
                         --turn-url with --turn-secret";
             return fail(ErrorKind::MissingRequiredArgument, text);
         }
+        if turn.signal_cert.is_some() != turn.signal_key.is_some() {
+            let text = "--signal-cert and --signal-key belong together: give both";
+            return fail(ErrorKind::MissingRequiredArgument, text);
+        }
         if by_secret && turn.turn_credential.is_some() {
             let text = "--turn-secret takes the place of --turn-credential: give one of them";
             return fail(ErrorKind::ArgumentConflict, text);
@@ -246,11 +316,18 @@ impl ServerArgs {
             ("turn_username", &mut self.turn_username),
             ("turn_credential", &mut self.turn_credential),
             ("turn_secret", &mut self.turn_secret),
+            ("proxy", &mut self.proxy),
         ];
         for (id, text) in texts {
             text.take_if(|text| text.is_empty() && from_environment(id));
         }
-        for (id, file) in [("signal_ca", &mut self.signal_ca), ("turn_ca", &mut self.turn_ca)] {
+        let files = [
+            ("signal_ca", &mut self.signal_ca),
+            ("signal_cert", &mut self.signal_cert),
+            ("signal_key", &mut self.signal_key),
+            ("turn_ca", &mut self.turn_ca),
+        ];
+        for (id, file) in files {
             file.take_if(|file| file.as_os_str().is_empty() && from_environment(id));
         }
     }

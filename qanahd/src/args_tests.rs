@@ -41,6 +41,47 @@ fn the_examples_of_the_manual() {
 }
 
 #[test]
+fn a_secret_takes_the_place_of_a_password() {
+    let args = parse("--turn-url turns:t:443 --turn-secret s --turn-ca ca.pem").unwrap();
+    assert_eq!(args.servers.turn_secret.as_deref(), Some("s"));
+    assert_eq!(args.servers.turn_ca, Some("ca.pem".into()));
+    let named = parse("--turn-url turns:t --turn-secret s --turn-username joe").unwrap();
+    assert_eq!(named.servers.turn_username.as_deref(), Some("joe"));
+    assert!(usage_error("--turn-secret s").contains("belong together"));
+    let both = "--turn-url turn:t --turn-secret s --turn-username u --turn-credential p";
+    assert!(usage_error(both).contains("takes the place of --turn-credential"));
+}
+
+#[test]
+fn certificates_and_keys_belong_together() {
+    let args = parse("--signal-cert c.pem --signal-key k.pem --proxy http://p:1").unwrap();
+    assert_eq!(args.servers.signal_cert, Some("c.pem".into()));
+    assert_eq!(args.servers.signal_key, Some("k.pem".into()));
+    assert_eq!(args.servers.proxy.as_deref(), Some("http://p:1"));
+    for part in ["--signal-cert c.pem", "--signal-key k.pem"] {
+        assert!(usage_error(part).contains("belong together"));
+    }
+}
+
+#[test]
+fn the_variables_of_all_programs_name_a_proxy() {
+    let read = |given: &[(&str, &str)]| {
+        ProxyEnvironment::read(|name| {
+            given.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned())
+        })
+    };
+    assert_eq!(read(&[]), ProxyEnvironment::default());
+    assert_eq!(read(&[("HTTP_PROXY", "a"), ("http_proxy", "b")]), ProxyEnvironment::default());
+    let all = [("ALL_PROXY", "a"), ("all_proxy", ""), ("NO_PROXY", "x,y")];
+    let found = read(&all);
+    assert_eq!(found.proxy, Some(("ALL_PROXY", "a".to_owned())));
+    assert_eq!(found.no_proxy, "x,y");
+    let https = [&all[..], &[("HTTPS_PROXY", "c"), ("https_proxy", "d")]].concat();
+    assert_eq!(read(&https).proxy, Some(("https_proxy", "d".to_owned())));
+    assert!(!format!("{:?}", read(&[("HTTPS_PROXY", "hunter2")])).contains("hunter2"));
+}
+
+#[test]
 fn usage_errors_say_what_to_do() {
     assert!(usage_error("--check").contains("--config FILE"));
     for part in ["--turn-url turn:t", "--turn-username u", "--turn-url turn:t --turn-credential p"]

@@ -79,7 +79,8 @@ fn check(args: &Args) -> Result<(), Failure> {
 fn run(args: &Args) -> Result<(), Failure> {
     logging::start(args.log_level)?;
     // Each tunnel gets its own; a mistake in them is better told now than with the first one.
-    Servers::parse(&args.servers).exit_with(Exit::Usage)?;
+    let servers = Servers::parse(&args.servers).exit_with(Exit::Usage)?;
+    servers.mqtt.check().exit_with(Exit::Usage)?;
     let only = match &args.config {
         Some(path) => Some(ConfigFile::read(Some(path)).exit_with(Exit::BadConfig)?),
         None => None,

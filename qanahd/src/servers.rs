@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qanah_core::servers::{
-    BrokerScheme, BrokerUrl, DEFAULT_BROKER, DEFAULT_STUN, Host, ServerError, SignalServer,
-    StunUrl, TurnScheme, TurnTransport, TurnUrl, Unsupported,
+    BrokerScheme, BrokerUrl, DEFAULT_BROKER, DEFAULT_STUN, Host, NoProxy, ProxyChoice, ProxyUrl,
+    ServerError, SignalServer, StunUrl, TurnScheme, TurnTransport, TurnUrl, Unsupported,
 };
 
 use crate::args::ServerArgs;
+use crate::dial::Dialer;
 use crate::mqtt::{BrokerAddress, Scheme};
 use crate::rtc::{Carrier, Login};
 use crate::tunnel::Behaviour;
@@ -28,6 +29,15 @@ pub(crate) enum ServersError {
         /// What was given, where it cannot hold a password.
         value: Option<String>,
         /// What is wrong.
+        error: ServerError,
+    },
+    /// The environment names a proxy that cannot be used. It is not passed over: whoever set it may count
+    /// on it.
+    #[error("{variable} in the environment: {error} (--proxy none connects without a proxy)")]
+    Variable {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong with its value.
         error: ServerError,
     },
     /// This version cannot use such a server.
@@ -55,6 +65,7 @@ pub(crate) struct Servers {
     pub(crate) mqtt: mqtt::Settings,
     /// Whether to relay, and to wait for traffic.
     pub(crate) behaviour: Behaviour,
+    proxies: ProxyChoice,
     stun: Vec<String>,
     turn: Vec<rtc::TurnServer>,
 }
@@ -69,8 +80,16 @@ impl Servers {
         let stun = stun.iter().map(|text| parse::<StunUrl>("stun", text));
         let stun: Vec<StunUrl> = stun.collect::<Result<_, _>>()?;
         let turn = turn(args)?;
+        let proxies = proxies(args)?;
         Ok(Self {
-            mqtt: mqtt::Settings { brokers: brokers(args)?, ca_file: args.signal_ca.clone() },
+            mqtt: mqtt::Settings {
+                brokers: brokers(args)?,
+                ca_file: args.signal_ca.clone(),
+                cert_file: args.signal_cert.clone(),
+                key_file: args.signal_key.clone(),
+                proxies: proxies.clone(),
+            },
+            proxies,
             behaviour: Behaviour {
                 relay: !args.no_relay,
                 lazy: args
@@ -87,6 +106,7 @@ impl Servers {
         rtc::Settings {
             stun: self.stun.clone(),
             turn: self.turn.clone(),
+            dialer: Dialer { proxies: self.proxies.clone(), ..Dialer::default() },
             health: rtc::Health::new(&self.stun, &self.turn),
             ..Default::default()
         }
@@ -101,8 +121,8 @@ fn parse<T: std::str::FromStr<Err = ServerError>>(
     option: &'static str,
     text: &str,
 ) -> Result<T, ServersError> {
-    // The URL of a broker may hold a password.
-    let value = (option != "signal-server").then(|| text.to_owned());
+    // The URL of a broker or a proxy may hold a password.
+    let value = (!matches!(option, "signal-server" | "proxy")).then(|| text.to_owned());
     text.parse().map_err(|error| ServersError::Text { option, value, error })
 }
 
@@ -145,6 +165,20 @@ fn turn_login(args: &ServerArgs) -> Result<Login, ServersError> {
         }
         _ => Err(ServersError::TurnLogin),
     }
+}
+
+/// The proxy of the options, else that of the environment.
+fn proxies(args: &ServerArgs) -> Result<ProxyChoice, ServersError> {
+    let proxy = match (&args.proxy, &args.environment.proxy) {
+        (Some(text), _) if text.eq_ignore_ascii_case("none") => None,
+        (Some(text), _) => Some(parse::<ProxyUrl>("proxy", text)?),
+        (None, Some((variable, text))) => {
+            let proxy = text.parse();
+            Some(proxy.map_err(|error| ServersError::Variable { variable, error })?)
+        }
+        (None, None) => None,
+    };
+    Ok(ProxyChoice { proxy, except: NoProxy::parse(&args.environment.no_proxy) })
 }
 
 fn brokers(args: &ServerArgs) -> Result<Vec<BrokerAddress>, ServersError> {
@@ -202,17 +236,81 @@ mod tests {
         let error = |args: ServerArgs| Servers::parse(&args).err().unwrap().to_string();
         let stun = error(ServerArgs { stun: vec!["nonsense".into()], ..Default::default() });
         assert!(stun.starts_with("--stun nonsense: "), "{stun}");
-        let turn =
-            error(ServerArgs { turn_url: vec!["turns:example.com".into()], ..Default::default() });
+        let with_turn = |url: &str| ServerArgs {
+            turn_url: vec![url.into()],
+            turn_username: Some("u".into()),
+            turn_credential: Some("p".into()),
+            ..Default::default()
+        };
+        let dtls = error(with_turn("turns:example.com?transport=udp"));
         assert!(
-            turn.starts_with("--turn-url: ") || turn.starts_with("--turn-url turns:example.com: "),
-            "{turn}"
+            dtls.starts_with("--turn-url: turns:example.com") && dtls.contains("DTLS"),
+            "{dtls}"
         );
+        let none = ServerArgs { turn_credential: Some(String::new()), ..with_turn("turn:a") };
+        let both = ServerArgs { turn_secret: Some("s".into()), ..with_turn("turn:a") };
+        for login in [none, both] {
+            assert!(error(login).contains("or --turn-secret"));
+        }
+        let ca = ServerArgs { turn_ca: Some("/none.pem".into()), ..with_turn("turns:a") };
+        assert!(error(ca).starts_with("--turn-ca: cannot read /none.pem: No such file"));
         let both = ServerArgs {
             signal_server: vec!["none".into(), "example.com".into()],
             ..Default::default()
         };
         assert!(error(both).contains("none"));
+    }
+
+    #[test]
+    fn turn_servers_of_every_kind_are_used_in_their_order() {
+        let args = ServerArgs {
+            turn_url: ["turn:a", "turn:b:1?transport=tcp", "turns:[2001:db8::1]:443", "turns:c"]
+                .map(str::to_owned)
+                .to_vec(),
+            turn_secret: Some("hunter2".into()),
+            ..Default::default()
+        };
+        let settings = Servers::parse(&args).unwrap().rtc();
+        let urls: Vec<_> = settings.turn.iter().map(rtc::TurnServer::url).collect();
+        let expected = [
+            "turn:a:3478?transport=udp",
+            "turn:b:1?transport=tcp",
+            "turns:[2001:db8::1]:443?transport=tcp",
+            "turns:c:5349?transport=tcp",
+        ];
+        assert_eq!(urls, expected);
+        let known = settings.health.report(std::time::Instant::now());
+        let known: Vec<_> = known.into_iter().map(|server| server.url).collect();
+        assert_eq!(known, [&DEFAULT_STUN[..], &expected].concat());
+    }
+
+    #[test]
+    fn the_option_wins_over_the_environment_and_what_cannot_be_used_is_told() {
+        let parse = |option: Option<&str>, variable: Option<&str>| {
+            let args = ServerArgs {
+                proxy: option.map(str::to_owned),
+                environment: crate::args::ProxyEnvironment {
+                    proxy: variable.map(|text| ("ALL_PROXY", text.to_owned())),
+                    no_proxy: "b.example".into(),
+                },
+                ..Default::default()
+            };
+            Servers::parse(&args).map_err(|error| error.to_string())
+        };
+        let through = |option, variable| {
+            let dialer = parse(option, variable).unwrap().rtc().dialer;
+            ["a.example", "b.example"]
+                .map(|name| dialer.is_proxied(&Host::parse(name).unwrap(), 443))
+        };
+        assert_eq!(through(None, None), [false, false]);
+        assert_eq!(through(None, Some("http://p:1")), [true, false]);
+        assert_eq!(through(Some("http://p:1"), Some("socks5://u:hunter2@p:1")), [true, false]);
+        assert_eq!(through(Some("none"), Some("socks5://u:hunter2@p:1")), [false, false]);
+        let environment = parse(None, Some("socks5://u:hunter2@p:1")).err().unwrap();
+        assert!(environment.starts_with("ALL_PROXY in the environment: a SOCKS proxy"));
+        assert!(environment.contains("--proxy none") && !environment.contains("hunter2"));
+        let option = parse(Some("https://u:hunter2@p:1"), None).err().unwrap();
+        assert!(option.starts_with("--proxy: ") && !option.contains("hunter2"), "{option}");
     }
 
     #[test]

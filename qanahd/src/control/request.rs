@@ -87,11 +87,15 @@ impl Options {
         if !options.signal_server.is_empty() {
             args.signal_server = options.signal_server;
         }
-        // The three belong together: another server does not get this one's password.
+        // These belong together: another server does not get this one's password.
         if !options.turn_url.is_empty() {
             args.turn_url = options.turn_url;
             args.turn_username = Some(options.turn_username);
             args.turn_credential = Some(options.turn_credential);
+            args.turn_secret = Some(options.turn_secret);
+        }
+        if !options.proxy.is_empty() {
+            args.proxy = Some(options.proxy);
         }
         if let Some(no_relay) = options.no_relay {
             args.no_relay = no_relay;
@@ -142,6 +146,7 @@ mod tests {
             turn_url: vec!["turn:a".into()],
             turn_username: Some("u".into()),
             turn_credential: Some("p".into()),
+            turn_secret: Some("s".into()),
             signal_server: vec!["broker".into()],
             ..ServerArgs::default()
         };
@@ -161,6 +166,12 @@ mod tests {
         assert_eq!(args.turn_credential.as_deref(), Some(""), "another server, another password");
         assert!(args.no_relay && args.lazy);
         assert_eq!(args.idle_timeout, Some(7));
+        assert_eq!(args.turn_secret.as_deref(), Some(""));
+        assert_eq!(args.proxy, None);
+        let options = v1::TunnelOptions { proxy: "none".into(), ..Default::default() };
+        let args = Options::of(Some(options)).unwrap().over(&daemon);
+        assert_eq!(args.proxy.as_deref(), Some("none"));
+        assert_eq!(args.turn_secret.as_deref(), Some("s"));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Brokers {
         settings: &mqtt::Settings,
         lasting: bool,
     ) -> Result<(SetId, Signaling), MqttError> {
-        let same = self.sets.iter_mut().find(|(_, set)| is_same(&set.settings, settings));
+        let same = self.sets.iter_mut().find(|(_, set)| set.settings == *settings);
         if let Some((id, set)) = same {
             set.users += 1;
             set.lasting |= lasting;
@@ -153,10 +153,6 @@ impl Brokers {
     }
 }
 
-fn is_same(a: &mqtt::Settings, b: &mqtt::Settings) -> bool {
-    a.brokers == b.brokers && a.ca_file == b.ca_file
-}
-
 /// Which inbox belongs to which peer of which tunnel. Two tunnels may have the same one, when their
 /// configurations have the same keys.
 #[derive(Debug, Default)]
@@ -235,8 +231,8 @@ mod tests {
     async fn tunnels_with_the_same_brokers_share_a_set() {
         let (events, _receiver) = mpsc::channel(8);
         let mut brokers = Brokers::new(events);
-        let none = mqtt::Settings { brokers: Vec::new(), ca_file: None };
-        let other = mqtt::Settings { brokers: Vec::new(), ca_file: None };
+        let none = mqtt::Settings::default();
+        let other = mqtt::Settings::default();
         let (first, _) = brokers.acquire(&none, false).unwrap();
         let (second, _) = brokers.acquire(&other, false).unwrap();
         assert_eq!(first, second);

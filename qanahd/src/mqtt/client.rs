@@ -60,6 +60,8 @@ pub(super) struct Connect<'a> {
     pub(super) password: Option<&'a [u8]>,
     /// Set for `mqtts` and `wss`.
     pub(super) tls: Option<Tls<'a>>,
+    /// The URL of an HTTP proxy.
+    pub(super) proxy: Option<&'a CStr>,
 }
 
 /// The trust store: both empty means OpenSSL's own default places.
@@ -68,6 +70,10 @@ pub(super) struct Tls<'a> {
     pub(super) ca_file: Option<&'a CStr>,
     /// Directories of hashed certificates, separated by colons.
     pub(super) ca_path: Option<&'a CStr>,
+    /// A PEM file with our own certificate.
+    pub(super) cert_file: Option<&'a CStr>,
+    /// A PEM file with its key.
+    pub(super) key_file: Option<&'a CStr>,
 }
 
 /// A return code of the library, as its own text.
@@ -152,6 +158,8 @@ impl Client {
         let mut ssl = how.tls.as_ref().map(|tls| paho::MQTTAsync_SSLOptions {
             trustStore: or_null(tls.ca_file),
             CApath: or_null(tls.ca_path),
+            keyStore: or_null(tls.cert_file),
+            privateKey: or_null(tls.key_file),
             // The certificate is checked by OpenSSL, the host name by the library: both are needed.
             enableServerCertAuth: 1,
             verify: 1,
@@ -178,6 +186,9 @@ impl Client {
         options.connectTimeout = CONNECT_TIMEOUT_SECONDS;
         options.context = self.context();
         options.ssl = ssl.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
+        // The library takes the first without TLS and the second with it.
+        options.httpProxy = or_null(how.proxy);
+        options.httpsProxy = or_null(how.proxy);
         options.username = or_null(how.user);
         if let Some(password) = how.password {
             options.binarypwd.len = c_int::try_from(password.len()).unwrap_or(0);

@@ -14,6 +14,8 @@
 //! - A clean session with everything subscribed again after each connect.
 
 mod client;
+mod gate;
+mod identity;
 mod inbox;
 mod mailbox;
 mod settings;
@@ -27,9 +29,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand_core::{OsRng, RngCore};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use self::client::Version;
+pub(crate) use self::identity::IdentityError;
 pub(crate) use self::inbox::Counters;
 use self::inbox::Inbox;
 use self::mailbox::{Mailbox, Publication};
@@ -38,6 +42,7 @@ pub(crate) use self::settings::{BrokerAddress, Scheme, Settings};
 #[cfg(test)]
 pub(crate) use self::tests::certificates;
 use self::worker::Worker;
+use crate::dial::Dialer;
 
 /// The largest payload in bytes that is published or accepted.
 pub(crate) const MAX_PAYLOAD: usize = 4096;
@@ -89,6 +94,9 @@ pub(crate) enum MqttError {
         /// Which file.
         path: PathBuf,
     },
+    /// The certificate for brokers cannot be used.
+    #[error("the certificate for brokers: {0}")]
+    Identity(#[from] IdentityError),
     /// A thread cannot be started.
     #[error("cannot start a thread for a broker: {0}")]
     Thread(std::io::Error),
@@ -139,18 +147,20 @@ impl Signaling {
     /// comes while it is full is dropped and counted.
     ///
     /// # Errors
-    /// When the CA file cannot be used or a thread cannot be started.
+    /// When a file of [`Settings`] cannot be used or a thread cannot be started.
     pub(crate) fn start(
         settings: Settings,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, MqttError> {
-        let trust = Trust::new(settings.ca_file.as_deref())?;
-        Self::start_with(settings.brokers, &trust, events, Version::V5)
+        let trust = settings.trust()?;
+        let dialer = Dialer { proxies: settings.proxies, ..Dialer::default() };
+        Self::start_with(settings.brokers, &trust, &dialer, events, Version::V5)
     }
 
     fn start_with(
         brokers: Vec<BrokerAddress>,
         trust: &Trust,
+        dialer: &Dialer,
         events: mpsc::Sender<Event>,
         version: Version,
     ) -> Result<Self, MqttError> {
@@ -165,6 +175,12 @@ impl Signaling {
             if address.password.is_some() && !address.scheme.is_tls() {
                 tracing::warn!(broker = %address, "the password for this broker travels unencrypted");
             }
+            let proxied = dialer.is_proxied(&address.parsed_host(), address.port);
+            // Whoever starts this is in a runtime; without one the library would stand in for the gate.
+            let way = proxied
+                .then(|| Handle::try_current().map(|runtime| (runtime, dialer.clone())))
+                .transpose()
+                .map_err(|error| MqttError::Thread(std::io::Error::other(error)))?;
             let mailbox = Arc::new(Mailbox::default());
             let status = Arc::new(Mutex::new(BrokerStatus {
                 broker: address.to_string(),
@@ -177,6 +193,8 @@ impl Signaling {
                 index,
                 address,
                 trust: trust.clone(),
+                way,
+                gate: None,
                 mailbox: Arc::clone(&mailbox),
                 inbox: Arc::clone(&inbox),
                 status: Arc::clone(&status),

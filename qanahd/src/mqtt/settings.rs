@@ -3,10 +3,14 @@
 use std::ffi::CString;
 use std::fmt;
 use std::io::Read;
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use qanah_core::servers::{Host, ProxyChoice};
+
 use super::MqttError;
+use super::identity::Identity;
 
 /// A CA file larger than this is not one.
 const MAX_CA_FILE: u64 = 1 << 20;
@@ -58,6 +62,15 @@ pub(crate) struct BrokerAddress {
 }
 
 impl BrokerAddress {
+    /// The host as what it is: a name or an address.
+    pub(super) fn parsed_host(&self) -> Host {
+        match self.host.parse::<IpAddr>() {
+            Ok(IpAddr::V4(ip)) => Host::Ipv4(ip),
+            Ok(IpAddr::V6(ip)) => Host::Ipv6(ip),
+            Err(_) => Host::Domain(self.host.clone()),
+        }
+    }
+
     pub(super) fn uri(&self) -> String {
         let Self { scheme, host, port, .. } = self;
         let path = match scheme {
@@ -85,22 +98,49 @@ impl fmt::Debug for BrokerAddress {
     }
 }
 
-/// Which brokers, and whom to trust.
-#[derive(Clone, Debug)]
+/// Which brokers, how they are reached, and whom to trust.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// All are used at once.
     pub(crate) brokers: Vec<BrokerAddress>,
     /// PEM certificates that are trusted beside the system's.
     pub(crate) ca_file: Option<PathBuf>,
+    /// Our own certificate (PEM), for brokers that want one; with its key.
+    pub(crate) cert_file: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    pub(crate) key_file: Option<PathBuf>,
+    /// Which of them are reached through a proxy.
+    pub(crate) proxies: ProxyChoice,
 }
 
-/// Whom TLS trusts, as the library wants it. Both empty: OpenSSL's default places.
+impl Settings {
+    /// Looks at the files.
+    ///
+    /// # Errors
+    /// When one cannot be used.
+    pub(crate) fn check(&self) -> Result<(), MqttError> {
+        self.trust().map(drop)
+    }
+
+    pub(super) fn trust(&self) -> Result<Trust, MqttError> {
+        let mut trust = Trust::new(self.ca_file.as_deref())?;
+        if let (Some(cert), Some(key)) = (&self.cert_file, &self.key_file) {
+            trust.identity = Some(Identity::new(cert, key)?);
+        }
+        Ok(trust)
+    }
+}
+
+/// What TLS needs, as the library wants it: whom to trust (without file and path OpenSSL's default
+/// places), and who we are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trust {
     /// A PEM file.
     pub(super) ca_file: Option<CString>,
     /// Directories, separated by colons.
     pub(super) ca_path: Option<CString>,
+    /// Our own certificate.
+    pub(super) identity: Option<Identity>,
 }
 
 /// Where distributions keep the system's certificates in the hashed form that OpenSSL looks up:
@@ -129,6 +169,7 @@ impl Trust {
         Ok(Self {
             ca_file: Some(no_nul(absolute.as_os_str().as_bytes())?),
             ca_path: Some(no_nul(system.as_bytes())?),
+            identity: None,
         })
     }
 }

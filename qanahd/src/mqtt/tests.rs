@@ -1,6 +1,7 @@
 //! Against a real mosquitto, and against brokers and publishers that mean harm.
 
 mod harness;
+mod proxy;
 mod tls;
 
 use std::net::TcpStream;
@@ -352,7 +353,7 @@ async fn a_bad_ca_file_is_named() {
     std::fs::write(&empty, "no certificate").unwrap();
     for (path, words) in [(missing, "cannot read"), (empty, "no PEM certificate")] {
         let (tell, _events) = mpsc::channel(1);
-        let settings = Settings { brokers: Vec::new(), ca_file: Some(path.clone()) };
+        let settings = Settings { ca_file: Some(path.clone()), ..Settings::default() };
         let error = Signaling::start(settings, tell).unwrap_err().to_string();
         assert!(error.contains(words) && error.contains(path.to_str().unwrap()), "{error}");
     }

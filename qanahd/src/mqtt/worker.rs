@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand_core::{OsRng, RngCore};
+use tokio::runtime::Handle;
 
 use super::client::{Client, Connect, Tls, Version};
+use super::gate::Gate;
 use super::inbox::Inbox;
 use super::mailbox::{Mailbox, Notice, Work};
 use super::settings::Trust;
 use super::{BrokerAddress, BrokerStatus, Event, Scheme};
+use crate::dial::Dialer;
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
@@ -50,6 +53,10 @@ pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) address: BrokerAddress,
     pub(super) trust: Trust,
+    /// Set when the broker is reached through a proxy: how, and where that is done.
+    pub(super) way: Option<(Handle, Dialer)>,
+    /// The present attempt's way there.
+    pub(super) gate: Option<Gate>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) status: Arc<Mutex<BrokerStatus>>,
@@ -108,10 +115,13 @@ impl Worker {
         };
         let mut end = End::failed("the name has no address");
         for (target, uri) in uris {
-            let source = source_towards(target);
-            let fits_network = || source_towards(target) == source;
-            end = match self.connect(client, &uri, fits_network) {
-                Ok(client) => return self.serve(client, fits_network),
+            let way = target.and_then(|target| Some((target, source_towards(target)?)));
+            end = match self.connect(client, &uri, || is_same(way)) {
+                Ok(client) => {
+                    // Behind a proxy it is the way to that which may change.
+                    let way = way.or_else(|| self.gate.as_ref().and_then(Gate::ends));
+                    return self.serve(client, || is_same(way));
+                }
                 Err(End::Failed(reason)) => End::Failed(reason),
                 Err(end) => return end,
             };
@@ -122,9 +132,14 @@ impl Worker {
     /// What to give to the library. It resolves names while it holds the lock that all its clients share,
     /// without a time limit; so the name is resolved here first, on the thread of this broker alone.
     /// Where only an address is needed it gets the address. With TLS and WebSocket it needs the name (for
-    /// the certificate and the Host header) and asks again, a resolver that has just answered.
-    fn uris(&self) -> Result<Vec<(SocketAddr, CString)>, String> {
+    /// the certificate and the Host header) and asks again, a resolver that has just answered. Behind a proxy
+    /// nobody here looks for the broker's name.
+    fn uris(&self) -> Result<Vec<(Option<SocketAddr>, CString)>, String> {
         let address = &self.address;
+        if self.way.is_some() {
+            let uri = CString::new(address.uri()).map_err(|error| error.to_string())?;
+            return Ok(vec![(None, uri)]);
+        }
         let found = (address.host.as_str(), address.port)
             .to_socket_addrs()
             .map_err(|error| format!("cannot resolve {}: {error}", address.host))?;
@@ -134,7 +149,7 @@ impl Worker {
         };
         let uris = found.take(most).map(|ip| {
             let text = if by_name { address.uri() } else { format!("mqtt://{ip}") };
-            Ok((ip, CString::new(text).map_err(|error| error.to_string())?))
+            Ok((Some(ip), CString::new(text).map_err(|error| error.to_string())?))
         });
         uris.collect()
     }
@@ -157,12 +172,20 @@ impl Worker {
         *slot = None;
         self.mailbox.reset();
         let client = slot.insert(next);
-        let tls =
-            Tls { ca_file: self.trust.ca_file.as_deref(), ca_path: self.trust.ca_path.as_deref() };
+        self.gate = self.open_gate()?;
+        let identity = self.trust.identity.as_ref();
+        let tls = Tls {
+            ca_file: self.trust.ca_file.as_deref(),
+            ca_path: self.trust.ca_path.as_deref(),
+            cert_file: identity.map(|identity| identity.cert_file.as_c_str()),
+            key_file: identity.map(|identity| identity.key_file.as_c_str()),
+        };
         let tls = self.address.scheme.is_tls().then_some(tls);
         let user = optional_c_string(self.address.user.as_deref())?;
         let password = self.address.password.as_ref().map(String::as_bytes);
-        client.connect(&Connect { user: user.as_deref(), password, tls }).map_err(End::failed)?;
+        let proxy = self.gate.as_ref().map(Gate::url);
+        let how = Connect { user: user.as_deref(), password, tls, proxy };
+        client.connect(&how).map_err(End::failed)?;
         let deadline = Instant::now() + ATTEMPT;
         loop {
             match self.mailbox.next(Some(deadline)) {
@@ -182,8 +205,21 @@ impl Worker {
         }
     }
 
-    /// Adds what OpenSSL knows. A host name that does not match leaves no trace there.
+    fn open_gate(&self) -> Result<Option<Gate>, End> {
+        let Some((runtime, dialer)) = &self.way else {
+            return Ok(None);
+        };
+        let address = &self.address;
+        let gate = Gate::open(runtime, dialer.clone(), address.parsed_host(), address.port);
+        gate.map(Some).map_err(End::failed)
+    }
+
+    /// Adds what OpenSSL knows. A host name that does not match leaves no trace there. When it is the
+    /// proxy's doing, the library has no idea.
     fn explain(&self, client: &Client, reason: String) -> String {
+        if let Some(reason) = self.gate.as_ref().and_then(Gate::reason) {
+            return reason;
+        }
         if !self.address.scheme.is_tls() {
             return reason;
         }
@@ -317,6 +353,11 @@ impl Worker {
             tracing::warn!(broker = %self.address, reason, "cannot connect to the broker");
         }
     }
+}
+
+/// Whether a connection to there would still begin at that address.
+fn is_same(way: Option<(SocketAddr, IpAddr)>) -> bool {
+    way.is_none_or(|(target, source)| source_towards(target) == Some(source))
 }
 
 /// The address that a connection to there would begin at now; `None` where there is no way. Nothing is sent: the

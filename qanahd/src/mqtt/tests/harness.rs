@@ -133,8 +133,18 @@ impl Peer {
         topics: &[&str],
         version: Version,
     ) -> Self {
+        Self::start_through(brokers, trust, &Dialer::default(), topics, version)
+    }
+
+    pub(super) fn start_through(
+        brokers: Vec<BrokerAddress>,
+        trust: &Trust,
+        dialer: &Dialer,
+        topics: &[&str],
+        version: Version,
+    ) -> Self {
         let (tell, events) = mpsc::channel(256);
-        let signaling = Signaling::start_with(brokers, trust, tell, version).unwrap();
+        let signaling = Signaling::start_with(brokers, trust, dialer, tell, version).unwrap();
         signaling.subscribe(topics.iter().map(ToString::to_string));
         Self { signaling, events }
     }
