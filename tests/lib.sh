@@ -48,7 +48,7 @@ install_quietly() {
     { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "$@" >/dev/null; } || code=$?
     [ $own = no ] || rm -f $policy
     if [ -d /run/systemd/system ]; then
-        for service in mosquitto coturn; do
+        for service in mosquitto coturn tinyproxy; do
             case " $* " in *" $service "*) systemctl disable --quiet $service || true ;; esac
         done
     fi
@@ -80,3 +80,6 @@ need_rust() {
 BUILD_PACKAGES=(build-essential cmake pkg-config libssl-dev ca-certificates)
 # shellcheck disable=SC2034
 LAB_PACKAGES=(iproute2 iputils-ping nftables util-linux mosquitto mosquitto-clients coturn conntrack)
+# What the tests need beside the lab.
+# shellcheck disable=SC2034
+TEST_PACKAGES=(openssl tinyproxy)

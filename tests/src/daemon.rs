@@ -42,6 +42,7 @@ pub fn program(name: &str) -> Result<PathBuf> {
 #[derive(Debug, Clone)]
 pub struct Options {
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Options {
@@ -55,13 +56,21 @@ impl Options {
     /// Without any server: the built-in ones, which cannot be reached from a lab.
     pub fn bare() -> Self {
         let level = env::var("QANAH_TEST_LOG").unwrap_or_else(|_| "debug".to_owned());
-        Self { arguments: vec!["--log-level".to_owned(), level] }
+        let arguments = vec!["--log-level".to_owned(), level];
+        Self { arguments, environment: Vec::new() }
     }
 
     /// With more arguments.
     #[must_use]
     pub fn and(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|a| (*a).to_owned()));
+        self
+    }
+
+    /// With a variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -116,6 +125,7 @@ impl Daemon {
         let mut command = node.place().command(program("qanahd")?);
         command.arg("--config").arg(&path).args(&options.arguments);
         plain_environment(&mut command).env("RUST_BACKTRACE", "1");
+        command.envs(options.environment.iter().map(|(name, value)| (name, value)));
         let log = lab.dir().join(format!("{}-{}.log", node.number(), conf.name));
         let what = format!("qanahd of {}", conf.name);
         let proc = Proc::spawn(&what, command, &log)?;
@@ -221,8 +231,10 @@ impl Daemon {
 /// Takes the caller's settings away: they must not change what is tested.
 fn plain_environment(command: &mut Command) -> &mut Command {
     for (name, _) in env::vars_os() {
-        if name == "RUST_LOG" || name.to_string_lossy().starts_with("QANAH_") {
-            command.env_remove(name);
+        let text = name.to_string_lossy();
+        let is_proxy = text.to_ascii_lowercase().ends_with("_proxy");
+        if text == "RUST_LOG" || text.starts_with("QANAH_") || is_proxy {
+            command.env_remove(&name);
         }
     }
     command

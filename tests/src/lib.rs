@@ -18,6 +18,7 @@ pub mod ns;
 pub mod people;
 pub mod ping;
 pub mod process;
+pub mod secure;
 pub mod servers;
 pub mod status;
 pub mod tcp;

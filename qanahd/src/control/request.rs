@@ -69,17 +69,18 @@ pub(crate) struct CheckDone {
 }
 
 /// Options of a tunnel, not yet checked.
-pub(crate) struct Options(v1::TunnelOptions);
+pub(crate) struct Options(Box<v1::TunnelOptions>);
 
 impl Options {
     /// The options of a request. A message in which nothing is set asks for nothing.
     pub(crate) fn of(options: Option<v1::TunnelOptions>) -> Option<Self> {
-        options.filter(|options| *options != v1::TunnelOptions::default()).map(Self)
+        let set = options.filter(|options| *options != v1::TunnelOptions::default());
+        set.map(|options| Self(Box::new(options)))
     }
 
     /// These options over those of the daemon.
     pub(crate) fn over(self, daemon: &ServerArgs) -> ServerArgs {
-        let Self(options) = self;
+        let options = *self.0;
         let mut args = daemon.clone();
         if !options.stun.is_empty() {
             args.stun = options.stun;

@@ -34,7 +34,9 @@ pub(super) async fn through(
     let target = target.to_owned();
     match status {
         200..300 => Ok(()),
-        407 => Err(DialError::Login { given: authorization.is_some() }),
+        // 401 is for servers, but tinyproxy says that of a wrong password.
+        401 | 407 if authorization.is_some() => Err(DialError::WrongLogin { status }),
+        401 | 407 => Err(DialError::NoLogin { status }),
         400..500 => Err(DialError::Forbidden { target, status }),
         _ => Err(DialError::Unreached { target, status }),
     }

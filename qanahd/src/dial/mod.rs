@@ -39,14 +39,17 @@ pub(crate) enum DialError {
     /// It closed the connection, or that broke.
     #[error("no answer: {0}")]
     Silent(#[source] io::Error),
-    /// It wants another password, or any.
-    #[error(
-        "it wants {}a user and a password (407); write them into its address",
-        if *.given { "other than these: " } else { "" }
-    )]
-    Login {
-        /// It was given one.
-        given: bool,
+    /// It was given no password.
+    #[error("it wants a user and a password ({status}); write them into its address")]
+    NoLogin {
+        /// The status of HTTP.
+        status: u16,
+    },
+    /// It does not know this user with this password.
+    #[error("it does not accept the user and the password ({status})")]
+    WrongLogin {
+        /// The status of HTTP.
+        status: u16,
     },
     /// It forbids it.
     #[error("it does not let us connect to {target} ({status})")]

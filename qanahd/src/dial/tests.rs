@@ -81,8 +81,12 @@ async fn a_tunnel_is_asked_for_by_name_and_carries() {
 #[tokio::test]
 async fn a_refusal_says_why() {
     for (answer, user, reason) in [
-        (&b"HTTP/1.1 407 x\r\n\r\n"[..], "", "it wants a user and a password"),
-        (b"HTTP/1.1 407 x\r\n\r\n<p>", "u:hunter2@", "it wants other than these"),
+        (&b"HTTP/1.1 407 x\r\n\r\n"[..], "", "it wants a user and a password (407)"),
+        (
+            b"HTTP/1.1 407 x\r\n\r\n<p>",
+            "u:hunter2@",
+            "it does not accept the user and the password (407)",
+        ),
         (b"HTTP/1.1 403 x\r\n\r\n", "", "let us connect to no.such.name.invalid:443 (403)"),
         (b"HTTP/1.1 503 x\r\n\r\n", "", "cannot reach no.such.name.invalid:443 (503)"),
         (b"HTTP/1.1 302 x\r\nLocation: y\r\n\r\n", "", "(302)"),

@@ -9,9 +9,7 @@ use std::time::Duration;
 use qanah_core::signal::{Candidate, IceCredentials, RtcDescription};
 use tokio::sync::Mutex;
 use webrtc::data_channel::RTCDataChannelInit;
-use webrtc::peer_connection::{
-    PeerConnection, PeerConnectionBuilder, RTCConfigurationBuilder, RTCIceTransportPolicy,
-};
+use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder};
 use webrtc_core::peer_connection::configuration::RTCOfferOptions;
 
 use super::handler::{Handler, Shared};
@@ -19,7 +17,8 @@ use super::runtime::DriverRuntime;
 use super::sdp::Remote;
 use super::turn::streams::Streams;
 use super::{
-    CHANNEL_LABEL, EventSink, RtcError, RtcEvent, SCTP_PORT, Settings, candidate, options, sdp,
+    CHANNEL_LABEL, EventSink, RtcError, RtcEvent, SCTP_PORT, Settings, TurnServer, candidate,
+    options, sdp,
 };
 use crate::dial::Dialer;
 
@@ -82,7 +81,7 @@ pub(crate) struct Connection {
     runtime: Arc<DriverRuntime>,
     streams: Streams,
     addresses: BindAddresses,
-    udp_port: Option<u16>,
+    settings: Settings,
     state: Mutex<State>,
 }
 
@@ -167,16 +166,7 @@ impl Connection {
         ));
         shared.set_runtime(&runtime);
         let peer = PeerConnectionBuilder::new()
-            .with_configuration(
-                RTCConfigurationBuilder::new()
-                    .with_ice_servers(options::ice_servers(settings))
-                    .with_ice_transport_policy(if settings.relay_only {
-                        RTCIceTransportPolicy::Relay
-                    } else {
-                        RTCIceTransportPolicy::All
-                    })
-                    .build(),
-            )
+            .with_configuration(options::configuration(settings))
             .with_setting_engine(options::setting_engine(settings))
             .with_runtime(runtime.clone())
             .with_handler(Arc::new(Handler(Arc::clone(&shared))))
@@ -199,7 +189,7 @@ impl Connection {
             runtime,
             streams,
             addresses,
-            udp_port: settings.udp_port,
+            settings: settings.clone(),
             state: Mutex::default(),
         })
     }
@@ -258,7 +248,7 @@ impl Connection {
 
     /// Addresses to bind from the next ICE restart on, for when those of the machine have changed.
     pub(crate) fn set_local_addresses(&self, addresses: &[IpAddr]) {
-        self.addresses.set(addresses, self.udp_port);
+        self.addresses.set(addresses, self.settings.udp_port);
     }
 
     /// Begins an ICE restart: new sockets, new candidates. Returns the new generation and our credentials
@@ -275,6 +265,7 @@ impl Connection {
         if self.addresses.is_empty() {
             return Err(RtcError::NoAddresses);
         }
+        self.renew_passwords().await?;
         let generation = self.generation().saturating_add(1);
         // Not `restart_ice()` of `webrtc`: that gathers once before the restart, for nothing.
         let options = RTCOfferOptions { ice_restart: true };
@@ -320,6 +311,7 @@ impl Connection {
             self.peer.set_local_description(sdp::rollback()).await?;
             state.is_restarting = false;
         }
+        self.renew_passwords().await?;
         self.shared.generation.store(generation, Ordering::Release);
         self.shared.restarting();
         self.peer.set_remote_description(offer).await?;
@@ -327,6 +319,15 @@ impl Connection {
         let credentials = sdp::credentials(&answer.sdp)?;
         self.peer.set_local_description(answer).await?;
         Ok(Restart::Answer(credentials))
+    }
+
+    /// New passwords for the allocations that a restart makes, where they are made from a secret: those
+    /// of the beginning may have ended.
+    async fn renew_passwords(&self) -> Result<(), RtcError> {
+        if self.settings.turn.iter().any(TurnServer::has_secret) {
+            self.peer.set_configuration(options::configuration(&self.settings)).await?;
+        }
+        Ok(())
     }
 
     /// The path in use: our end and the other; `None` while there is none.

@@ -14,7 +14,7 @@ use webrtc_core::stun::attributes::ATTR_USERNAME;
 use webrtc_core::stun::error_code::ErrorCodeAttribute;
 use webrtc_core::stun::message::{Getter as _, Message};
 
-use super::turn::{Carrier, Login, TurnServer};
+use super::turn::{Carrier, TurnServer};
 
 /// A server has not answered when so long after the first request nothing has come. `webrtc` asks again
 /// for about 8 s.
@@ -225,7 +225,7 @@ impl Health {
                 Carrier::Udp => format!("{}:{}", server.host, server.port),
                 _ => super::turn::placeholder::authority(index),
             };
-            let by_secret = matches!(server.login, Login::Secret { .. });
+            let by_secret = server.has_secret();
             let entry = Entry::new(server.url(), ServerKind::Turn, now);
             let is_named = !server.is_stream() && matches!(server.host, Host::Domain(_));
             Entry { authority: Some(authority), by_secret, is_named, ..entry }

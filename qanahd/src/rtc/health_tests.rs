@@ -5,6 +5,7 @@ use webrtc_core::stun::message::{MessageType, Setter as _};
 use webrtc_core::stun::textattrs::TextAttribute;
 
 use super::*;
+use crate::rtc::Login;
 use crate::rtc::turn::placeholder;
 
 const STUN: &str = "192.0.2.1:3478";

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use webrtc::peer_connection::{RTCIceServer, SettingEngine, SettingEngineBuilder};
+use webrtc::peer_connection::{
+    RTCConfiguration, RTCConfigurationBuilder, RTCIceServer, RTCIceTransportPolicy, SettingEngine,
+    SettingEngineBuilder,
+};
 use webrtc_core::ice::mdns::MulticastDnsMode;
 use webrtc_core::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
 
@@ -24,8 +27,18 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 const REFLEXIVE_WAIT: Duration = Duration::from_millis(300);
 const RELAYED_WAIT: Duration = Duration::from_secs(2);
 
+/// What a connection may use, with passwords for TURN servers that are made now.
+pub(super) fn configuration(settings: &Settings) -> RTCConfiguration {
+    let policy =
+        if settings.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
+    RTCConfigurationBuilder::new()
+        .with_ice_servers(ice_servers(settings))
+        .with_ice_transport_policy(policy)
+        .build()
+}
+
 /// The servers as `webrtc` wants them.
-pub(super) fn ice_servers(settings: &Settings) -> Vec<RTCIceServer> {
+fn ice_servers(settings: &Settings) -> Vec<RTCIceServer> {
     let stun = settings
         .stun
         .iter()

@@ -99,7 +99,7 @@ async fn a_refusal_is_told_as_the_proxys_and_the_next_try_may_work() {
     certificates(dir.path(), "DNS:broker.invalid");
     let trust = Trust::new(Some(&dir.path().join("ca.pem"))).unwrap();
     for (answer, reason) in [
-        ("HTTP/1.1 407 no\r\n\r\n", "it wants other than these: a user and a password (407)"),
+        ("HTTP/1.1 407 no\r\n\r\n", "it does not accept the user and the password (407)"),
         ("HTTP/1.1 403 no\r\n\r\n", "it does not let us connect to broker.invalid:4711 (403)"),
         ("SSH-2.0-OpenSSH_9.2\r\n", "it is not HTTP"),
     ] {

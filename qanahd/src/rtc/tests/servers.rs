@@ -114,7 +114,15 @@ impl Drop for Turn {
 }
 
 /// Starts one at port 3478, and at 5349 with TLS where `certificates` has a key.
-pub(super) async fn turn_server(address: &str, certificates: Option<&std::path::Path>) -> Turn {
+async fn turn_server(address: &str, certificates: Option<&std::path::Path>) -> Turn {
+    turn_server_with(address, certificates, &["--lt-cred-mech", "--user=someone:secret"]).await
+}
+
+async fn turn_server_with(
+    address: &str,
+    certificates: Option<&std::path::Path>,
+    login: &[&str],
+) -> Turn {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(name);
     let log = std::fs::File::create(file("log")).unwrap();
@@ -127,8 +135,9 @@ pub(super) async fn turn_server(address: &str, certificates: Option<&std::path::
         None => command.arg("--no-tls"),
     };
     let process = command
-        .args(["-n", "--no-cli", "--no-dtls", "--lt-cred-mech", "--realm=test", "--verbose"])
-        .args(["--user=someone:secret", "--log-file=stdout", "--listening-port=3478"])
+        .args(["-n", "--no-cli", "--no-dtls", "--realm=test", "--verbose"])
+        .args(["--log-file=stdout", "--listening-port=3478"])
+        .args(login)
         .arg(format!("--listening-ip={address}"))
         .arg(format!("--relay-ip={address}"))
         .arg(format!("--pidfile={}", file("pid").display()))
@@ -225,6 +234,60 @@ fn connects_through_a_turn_server_over_tls() {
         connects_through(&turn(RELAY, 5349, Carrier::Tls(config))).await;
         every_allocation_is_given_back(&server).await;
     });
+}
+
+#[test]
+fn a_secret_of_the_server_makes_passwords_that_it_takes() {
+    in_namespace(|| async {
+        add_address(RELAY).await;
+        let login = ["--use-auth-secret", "--static-auth-secret=north"];
+        let server = turn_server_with(RELAY, None, &login).await;
+        let by_secret = |secret: &str, carrier| {
+            let (name, secret) = (Some("peer".to_owned()), secret.to_owned().into());
+            TurnServer { login: Login::Secret { name, secret }, ..turn(RELAY, 3478, carrier) }
+        };
+        connects_through(&by_secret("north", Carrier::Udp)).await;
+        // The ICE restart in there, some 2 s later, has logged in by a password of its own.
+        let log = server.log();
+        let ends = log.split("username=<").filter_map(|rest| rest.split_once(":peer>"));
+        let ends: Vec<u64> = ends.map(|(end, _)| end.parse().unwrap()).collect();
+        assert!(ends.iter().max().unwrap() - ends.iter().min().unwrap() >= 2, "{ends:?}");
+        connects_through(&by_secret("north", Carrier::Tcp)).await;
+        assert!(server.log().contains(":peer>"), "{}", server.log());
+        for carrier in [Carrier::Udp, Carrier::Tcp] {
+            let wrong = relayed(A4, &by_secret("south", carrier));
+            let trouble = trouble(&wrong).await;
+            assert!(trouble.contains("the secret is not that of the server"), "{trouble}");
+        }
+    });
+}
+
+#[test]
+fn a_wrong_password_is_told() {
+    in_namespace(|| async {
+        add_address(RELAY).await;
+        let _server = turn_server(RELAY, None).await;
+        for carrier in [Carrier::Udp, Carrier::Tcp] {
+            let login =
+                Login::Password { username: "someone".into(), credential: "x".to_owned().into() };
+            let wrong = TurnServer { login, ..turn(RELAY, 3478, carrier) };
+            let trouble = trouble(&relayed(A4, &wrong)).await;
+            assert!(trouble.contains("the user name or the password is wrong"), "{trouble}");
+        }
+    });
+}
+
+/// What becomes of the only server, when a connection is begun.
+async fn trouble(settings: &Settings) -> String {
+    let (_connection, _) = Connection::offer(settings, Arc::new(|_| {})).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let ServerState::Trouble(text) = settings.health.report(Instant::now()).remove(0).state {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "no trouble");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// By a Refresh of lifetime 0, and not only because the stream ended.

@@ -83,6 +83,11 @@ impl TurnServer {
         !matches!(self.carrier, Carrier::Udp)
     }
 
+    /// Whether its passwords are made from a secret, and end.
+    pub(super) const fn has_secret(&self) -> bool {
+        matches!(self.login, Login::Secret { .. })
+    }
+
     /// User name and password for a connection that is made now.
     pub(super) fn credentials(&self) -> (String, String) {
         match &self.login {
