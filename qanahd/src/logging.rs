@@ -21,9 +21,9 @@ use crate::args::LogLevel;
 const OWN: [&str; 3] = ["qanahd", "qanah_core", "qanah_proto"];
 
 /// The WebRTC crates (`rtc` stands for all that begin with it) complain about whatever a stranger
-/// sends to an open port: anybody could fill the log. Only that a TURN server refused us is ours
-/// to know.
-const WEBRTC: &str = "rtc=off,webrtc=off,webrtc::peer_connection::transport::turn_relayer=error";
+/// sends to an open port: anybody could fill the log. What the STUN and TURN servers do is told by
+/// `rtc::health`.
+const WEBRTC: &str = "rtc=off,webrtc=off";
 
 /// Crates that print ICE and TURN passwords below the level of information.
 const TELLTALES: [&str; 3] = ["rtc_ice", "rtc_turn", "rtc_stun"];

@@ -19,8 +19,6 @@ use super::turn::{Carrier, TurnServer};
 /// A server has not answered when so long after the first request nothing has come. `webrtc` asks again
 /// for about 8 s.
 const NO_ANSWER: Duration = Duration::from_secs(8);
-/// Requests with a pause of at least this between them belong to different rounds.
-const ROUND: Duration = Duration::from_secs(15);
 /// Requests whose answers are waited for, of one server: several sockets ask, for several connections.
 const MAX_OPEN: usize = 128;
 /// Addresses of one server.
@@ -74,10 +72,9 @@ struct Entry {
     addresses: Vec<SocketAddr>,
     state: ServerState,
     since: Instant,
-    /// When the present round of requests began, while nothing has come of it.
+    /// When it was first asked for what it has not given since.
     asked: Option<Instant>,
-    last_request: Option<Instant>,
-    /// Requests, and whether they bore credentials.
+    /// Requests without an answer, and whether they bore credentials.
     open: VecDeque<(TransactionId, bool)>,
 }
 
@@ -93,7 +90,6 @@ impl Entry {
             state: ServerState::Unknown,
             since: now,
             asked: None,
-            last_request: None,
             open: VecDeque::new(),
         }
     }
@@ -132,20 +128,18 @@ impl Entry {
     }
 
     fn asks(&mut self, id: TransactionId, with_login: bool, now: Instant) {
-        let pause = self.last_request.map(|at| now.saturating_duration_since(at));
-        if pause.is_none_or(|pause| pause >= ROUND) {
-            if self.is_overdue(now) {
-                self.set(self.no_answer(), now);
-            }
-            self.asked = Some(now);
+        // Said again: by a socket from which it cannot be reached, perhaps, while another has its answer.
+        if self.open.iter().any(|(open, _)| *open == id) {
+            return;
         }
-        self.last_request = Some(now);
-        if self.open.iter().all(|(open, _)| *open != id) {
-            if self.open.len() >= MAX_OPEN {
-                self.open.pop_front();
-            }
-            self.open.push_back((id, with_login));
+        if self.is_overdue(now) {
+            self.set(self.no_answer(), now);
         }
+        self.asked.get_or_insert(now);
+        if self.open.len() >= MAX_OPEN {
+            self.open.pop_front();
+        }
+        self.open.push_back((id, with_login));
     }
 
     fn answers(&mut self, header: StunHeader, datagram: &[u8], now: Instant) {
@@ -250,8 +244,10 @@ impl Health {
                 continue;
             }
             for address in addresses {
-                if entry.addresses.len() < MAX_ADDRESSES && !entry.addresses.contains(address) {
-                    entry.addresses.push(*address);
+                if !entry.addresses.contains(address) {
+                    // Names change their addresses; the oldest are of no interest any more.
+                    entry.addresses.truncate(MAX_ADDRESSES - 1);
+                    entry.addresses.insert(0, *address);
                 }
             }
         }
@@ -267,9 +263,12 @@ impl Health {
     fn sent_at(&self, to: SocketAddr, header: StunHeader, datagram: &[u8], now: Instant) {
         for entry in self.entries().iter_mut() {
             if entry.is_about(header.kind) && entry.addresses.contains(&to) {
-                let with_login = header.kind == ALLOCATE
-                    && decoded(datagram).is_some_and(|message| message.contains(ATTR_USERNAME));
-                entry.asks(header.id, with_login, now);
+                let with_login =
+                    decoded(datagram).is_some_and(|message| message.contains(ATTR_USERNAME));
+                // A peer may have named this address, and then it is ICE that asks.
+                if entry.kind == ServerKind::Turn || !with_login {
+                    entry.asks(header.id, with_login, now);
+                }
             }
         }
     }

@@ -236,6 +236,43 @@ fn connects_through_a_turn_server_over_tls() {
     });
 }
 
+/// A stream goes its own way, so the family of the sockets is of no interest.
+#[test]
+fn a_server_over_tcp_is_reached_from_sockets_of_the_other_family() {
+    in_namespace(|| async {
+        add_address(RELAY).await;
+        let _server = turn_server(RELAY, None).await;
+        let server = turn(RELAY, 3478, Carrier::Tcp);
+        let mut lab = Lab::open(&relayed(A6, &server), &relayed(B6, &server)).await;
+        assert_eq!(lab.sides[0].pair.unwrap().0.address.ip(), ip(RELAY));
+        lab.exchange(1400).await;
+        lab.close().await;
+    });
+}
+
+#[test]
+fn allocations_over_a_stream_are_refreshed() {
+    in_namespace(|| async {
+        add_address(RELAY).await;
+        let short = ["--lt-cred-mech", "--user=someone:secret", "--max-allocate-lifetime=4"];
+        let server = turn_server_with(RELAY, None, &short).await;
+        let tcp = turn(RELAY, 3478, Carrier::Tcp);
+        let mut lab = Lab::open(&relayed(A4, &tcp), &relayed(B4, &tcp)).await;
+        // It says 4 s, so 2 s later each allocation is refreshed (and this server makes 600 s of that).
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while server.log().matches("REFRESH processed, success").count() < 2 {
+            assert!(Instant::now() < deadline, "not refreshed: {}", server.log());
+            lab.exchange(1400).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        lab.exchange(1400).await;
+        let log = server.log();
+        assert!(!log.contains("lifetime=0"), "{log}");
+        assert_eq!(log.matches("ALLOCATE processed, success").count(), 2, "{log}");
+        lab.close().await;
+    });
+}
+
 #[test]
 fn a_secret_of_the_server_makes_passwords_that_it_takes() {
     in_namespace(|| async {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use qanah_core::servers::Host;
-use qanah_core::turn::Deframer;
+use qanah_core::turn::{Deframer, MAX_MESSAGE};
 use rustls::pki_types::ServerName;
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
@@ -101,7 +101,10 @@ impl Stream {
         let mut deframer = Deframer::default();
         let mut buffer = BytesMut::with_capacity(READ);
         loop {
-            buffer.reserve(READ);
+            // Messages that wait share it, so it is not to be taken anew for each read.
+            if buffer.capacity() - buffer.len() < MAX_MESSAGE {
+                buffer.reserve(READ);
+            }
             match reader.read_buf(&mut buffer).await {
                 Ok(0) => return Err("the server closed the connection".to_owned()),
                 Ok(_) => {}
