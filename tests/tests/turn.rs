@@ -5,7 +5,7 @@ use qanah_tests::conf::{inner4, inner6};
 use qanah_tests::daemon::{Options, figure, qanahctl, qanahd};
 use qanah_tests::lab::{BLACK_HOLE, Lab, in_lab};
 use qanah_tests::mesh::{Mesh, RECOVER};
-use qanah_tests::ping::ping;
+use qanah_tests::ping::{Pinger, ping};
 use qanah_tests::secure::{
     Authority, SecureTurn, TURN_NAME, TURN_SECRET, TurnLogin, addresses, names,
 };
@@ -319,6 +319,30 @@ fn what_cannot_be_used_is_an_error_at_the_start() -> Result<()> {
             ensure!(said.code == 2 && said.err.contains(words), "{options}: {said:?}");
             ensure!(!said.err.contains("hunter2"), "{said:?}");
         }
+        Ok(())
+    })
+}
+
+/// On a link of 10 Mbit/s both ways: what is carried, and how late pings are meanwhile. A queue that grows
+/// instead of dropping would make them seconds late.
+#[test]
+fn a_slow_link_to_a_turn_server_over_tls_carries() -> Result<()> {
+    in_lab(2, |lab| {
+        let (authority, _turn) = servers(lab, TurnLogin::Password)?;
+        for node in lab.nodes() {
+            node.place()
+                .run("tc qdisc add dev eth0 root tbf rate 10mbit burst 16k latency 100ms")?;
+        }
+        let mesh = cut_off(lab, with_password(lab, &authority, TLS).log_level("info"))?;
+        mesh.connected(RECOVER)?;
+        let (one, two) = (mesh.daemon(1)?.place(), mesh.daemon(2)?.place());
+        let pinger = Pinger::start(lab, one, &inner4(2))?;
+        let rate = transfer(one, two, &inner4(2), 8 * 1024 * 1024)?;
+        let pings = pinger.finish()?;
+        figure("TCP by TURN over TLS on a link of 10 Mbit/s, Mbit/s", format!("{rate:.1}"));
+        let mean = pings.mean_ms.unwrap_or(f64::MAX);
+        figure("mean round trip meanwhile, ms", mean);
+        ensure!(pings.lost() * 5 < pings.sent && mean < 1000.0, "{}", pings.text);
         Ok(())
     })
 }

@@ -10,16 +10,29 @@ fn servers_that_do_not_answer_delay_nothing() {
     in_namespace(|| async {
         // Bound, so that there is not even an ICMP error, and never read.
         let mute = std::net::UdpSocket::bind((A4, 0)).unwrap();
+        // The kernel takes the connection, and nobody ever says a word.
+        let silent = std::net::TcpListener::bind((RELAY_OF_NOBODY, 0)).unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let place = tempfile::tempdir().unwrap();
+        crate::mqtt::certificates(place.path(), "DNS:x");
+        let tls = client_config(Some(&place.path().join("ca.pem"))).unwrap();
+        let turn = vec![
+            turn("neither-does-this.invalid", 3478, Carrier::Udp),
+            turn(RELAY_OF_NOBODY, port, Carrier::Tcp),
+            turn(RELAY_OF_NOBODY, port, Carrier::Tls(tls)),
+        ];
         let with_servers = |address| Settings {
             stun: vec![
                 "stun:does-not-exist.invalid:3478".to_owned(),
                 format!("stun:{}", mute.local_addr().unwrap()),
             ],
-            turn: vec![turn("neither-does-this.invalid", 3478, Carrier::Udp)],
+            health: Health::new(&[], &turn),
+            turn: turn.clone(),
             ..settings(&[address])
         };
         let begin = Instant::now();
-        let mut lab = Lab::new(&with_servers(A4), &with_servers(B4)).await;
+        let offerer = with_servers(A4);
+        let mut lab = Lab::new(&offerer, &with_servers(B4)).await;
         lab.until("a host candidate", Duration::from_millis(500), |sides| {
             sides.iter().all(|side| !side.candidates.is_empty())
         })
@@ -29,9 +42,15 @@ fn servers_that_do_not_answer_delay_nothing() {
         println!("open after {took:?} with servers that do not answer");
         assert!(took < Duration::from_secs(2), "{took:?}");
         lab.exchange(100).await;
+        // What is said of them when their time is over.
+        let later = offerer.health.report(Instant::now() + Duration::from_secs(9));
+        assert_eq!(later[1].state, ServerState::Trouble("no answer".to_owned()));
         lab.close().await;
     });
 }
+
+/// An address of the namespace at which only sockets of the test are.
+const RELAY_OF_NOBODY: &str = B4;
 
 /// Answers STUN binding requests (RFC 8489, sections 5 and 14.2) with an address of its own choice.
 async fn stun_server(socket: tokio::net::UdpSocket, mapped: SocketAddr) {
