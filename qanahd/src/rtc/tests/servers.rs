@@ -1,6 +1,9 @@
 //! STUN and TURN servers, and what delays what.
 
+use std::time::SystemTime;
+
 use qanah_core::servers::Host;
+use qanah_core::turn::{LIFETIME, time_limited};
 
 use super::*;
 
@@ -315,6 +318,32 @@ fn a_secret_of_the_server_makes_passwords_that_it_takes() {
             let trouble = trouble(&wrong).await;
             assert!(trouble.contains("the secret is not that of the server"), "{trouble}");
         }
+    });
+}
+
+/// So the end of a password ends no path.
+#[test]
+fn an_allocation_outlives_its_password() {
+    in_namespace(|| async {
+        add_address(RELAY).await;
+        let options =
+            ["--use-auth-secret", "--static-auth-secret=north", "--max-allocate-lifetime=8"];
+        let server = turn_server_with(RELAY, None, &options).await;
+        // It ends in 3 s, and the first refresh comes after 4 s.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let made = time_limited("north", None, now + Duration::from_secs(3) - LIFETIME);
+        let login = Login::Password { username: made.username, credential: made.credential };
+        let server_of_ours = TurnServer { login, ..turn(RELAY, 3478, Carrier::Tcp) };
+        let mut lab = Lab::open(&relayed(A4, &server_of_ours), &relayed(B4, &server_of_ours)).await;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while server.log().matches("REFRESH processed, success").count() < 2 {
+            assert!(Instant::now() < deadline, "not refreshed: {}", server.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        lab.exchange(1400).await;
+        lab.close().await;
+        let trouble = trouble(&relayed(A4, &server_of_ours)).await;
+        assert!(trouble.contains("error 401"), "{trouble}");
     });
 }
 
