@@ -32,8 +32,9 @@ pub(crate) struct OptionArgs {
     #[arg(long, value_name = "SECRET", env = "QANAH_TURN_SECRET", hide_env_values = true)]
     turn_secret: Option<String>,
 
-    /// An HTTP proxy for brokers and for TURN servers over TCP and TLS: http://[USER:PASSWORD@]HOST:PORT,
-    /// or `none`. Other users can read command lines: better give a password by the environment
+    /// An HTTP proxy for brokers and for TURN servers over TCP and TLS: http://HOST:PORT or
+    /// http://USER:PASSWORD@HOST:PORT, or `none`. Other users can read command lines: better give
+    /// a password by the environment
     #[arg(long, value_name = "URL", env = "QANAH_PROXY", hide_env_values = true)]
     proxy: Option<String>,
 

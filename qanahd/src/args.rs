@@ -116,9 +116,9 @@ pub(crate) struct ServerArgs {
     )]
     pub(crate) signal_key: Option<PathBuf>,
 
-    /// An HTTP proxy for brokers and for TURN servers over TCP and TLS: http://[USER:PASSWORD@]HOST:PORT,
-    /// or `none`. Without it HTTPS_PROXY, ALL_PROXY and NO_PROXY count. Other users can read command
-    /// lines: better give a password by the environment
+    /// An HTTP proxy for brokers and for TURN servers over TCP and TLS: http://HOST:PORT or
+    /// http://USER:PASSWORD@HOST:PORT, or `none`. Without it HTTPS_PROXY, ALL_PROXY and NO_PROXY
+    /// count. Other users can read command lines: better give a password by the environment
     #[arg(long, value_name = "URL", env = "QANAH_PROXY", hide_env_values = true)]
     pub(crate) proxy: Option<String>,
 

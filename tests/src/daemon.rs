@@ -229,7 +229,7 @@ impl Daemon {
 }
 
 /// Takes the caller's settings away: they must not change what is tested.
-fn plain_environment(command: &mut Command) -> &mut Command {
+pub(crate) fn plain_environment(command: &mut Command) -> &mut Command {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let is_proxy = text.to_ascii_lowercase().ends_with("_proxy");

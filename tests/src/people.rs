@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
 use crate::conf::Conf;
-use crate::daemon::{LIMIT, Options, Said, program, said};
+use crate::daemon::{LIMIT, Options, Said, plain_environment, program, said};
 use crate::lab::{Lab, Node};
 use crate::ns::Place;
 use crate::process::Proc;
@@ -138,7 +138,8 @@ impl Many {
     /// When the program cannot be started.
     pub fn launch(lab: &Lab, node: &Node, options: &Options) -> Result<Self> {
         let mut command = node.place().command(program("qanahd")?);
-        command.args(options.arguments()).env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
+        command.args(options.arguments());
+        plain_environment(&mut command).env("RUST_BACKTRACE", "1");
         let log = lab.dir().join(format!("{}-qanahd.log", node.number()));
         let proc = Proc::spawn("qanahd of many", command, &log)?;
         Ok(Self { proc, place: node.place() })

@@ -1,10 +1,13 @@
 //! TURN over every carrier: the path, what is given back, restarts of the server, and what goes wrong.
 
+use std::fs;
+
 use anyhow::{Result, anyhow, ensure};
 use qanah_tests::conf::{inner4, inner6};
-use qanah_tests::daemon::{Options, figure, qanahctl, qanahd};
+use qanah_tests::daemon::{Options, figure, qanahctl, qanahd, said};
 use qanah_tests::lab::{BLACK_HOLE, Lab, in_lab};
 use qanah_tests::mesh::{Mesh, RECOVER};
+use qanah_tests::people::{ANN, Many, ROOT};
 use qanah_tests::ping::{Pinger, ping};
 use qanah_tests::secure::{
     Authority, SecureTurn, TURN_NAME, TURN_SECRET, TurnLogin, addresses, names,
@@ -291,6 +294,46 @@ fn a_shared_secret_makes_passwords() -> Result<()> {
         mesh.up(lab, 2)?;
         in_trouble(&mesh, TLS, "the secret is not that of the server, or the clock")?;
         ensure!(turn.made() == made, "it let us in");
+        Ok(())
+    })
+}
+
+/// The options of one tunnel, from root alone; the CA is the daemon's.
+#[test]
+fn root_gives_servers_to_one_tunnel_of_many() -> Result<()> {
+    in_lab(2, |lab| {
+        let (authority, turn) = servers(lab, TurnLogin::Secret)?;
+        let ca = authority.cert("ca");
+        let theirs = Options::of(lab)
+            .and(&["--turn-url", TLS, "--turn-ca", &ca])
+            .env("QANAH_TURN_SECRET", TURN_SECRET);
+        lab.node(1)?.cut_from(lab.node(2)?)?;
+        let mut mesh = Mesh::prepare(lab)?.options(theirs);
+        mesh.up(lab, 2)?;
+        let many = Many::start(lab, lab.node(1)?, &Options::of(lab).and(&["--turn-ca", &ca]))?;
+        let place = many.place();
+        fs::copy(lab.write_conf(mesh.conf(1)?)?, place.path("/etc/qanah/peer1.conf"))?;
+        place.run("chmod 0600 /etc/qanah/peer1.conf")?;
+        for line in ["up peer1 --turn-secret s", "up peer1 --proxy none"] {
+            let said = ANN.expect(place, line, 5)?;
+            ensure!(said.err.contains("root"), "{said:?}");
+        }
+        for (line, words) in [
+            ("up peer1 --proxy socks5://u:hunter2@p:1", "a SOCKS proxy is not supported"),
+            ("up peer1 --turn-url turns:turn.lab:443", "or --turn-secret"),
+        ] {
+            let said = ROOT.expect(place, line, 2)?;
+            ensure!(said.err.contains(words) && !said.err.contains("hunter2"), "{said:?}");
+        }
+        let mut command = ROOT.client(place);
+        command.args(["up", "peer1", "--proxy", "none", "--turn-url", TLS]);
+        command.env("QANAH_TURN_SECRET", TURN_SECRET);
+        let said = said(command)?;
+        ensure!(said.code == 0, "{said:?}");
+        many.connected("peer1", &["peer2"], RECOVER)?;
+        let path = many.status("peer1")?.peer("peer2")?.path();
+        ensure!(path.contains("relayed") && turn.made() > 0, "the path is {path}");
+        ensure!(!many.log().contains(TURN_SECRET), "the secret is in the log");
         Ok(())
     })
 }
