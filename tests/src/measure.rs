@@ -23,7 +23,18 @@ pub fn resident(pid: u32) -> Result<u64> {
 /// # Errors
 /// When the process is gone.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    ticks_of(&fs::read_to_string(format!("/proc/{pid}/stat"))?)
+}
+
+/// User and system time of a thread of this process so far.
+///
+/// # Errors
+/// When the thread is gone.
+pub fn cpu_time_of_thread(id: i32) -> Result<Duration> {
+    ticks_of(&fs::read_to_string(format!("/proc/self/task/{id}/stat"))?)
+}
+
+fn ticks_of(text: &str) -> Result<Duration> {
     // The name in parentheses may hold blanks; utime and stime are fields 14 and 15 of proc(5).
     let (_, rest) = text.rsplit_once(')').context("strange stat file")?;
     let mut fields = rest.split_whitespace().skip(11);
