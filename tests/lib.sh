@@ -1,4 +1,4 @@
-# Shared by tests/run and examples/demo: Debian packages, the Rust toolchain, root.
+# Shared by tests/run, tests/bench and examples/demo: Debian packages, the Rust toolchain, root.
 # shellcheck shell=bash
 
 say() { printf '%s\n' "$*"; }
@@ -79,7 +79,7 @@ need_rust() {
 # shellcheck disable=SC2034
 BUILD_PACKAGES=(build-essential cmake pkg-config libssl-dev ca-certificates)
 # shellcheck disable=SC2034
-LAB_PACKAGES=(iproute2 iputils-ping nftables util-linux mosquitto mosquitto-clients coturn conntrack)
+LAB_PACKAGES=(iproute2 iputils-ping iperf3 nftables util-linux mosquitto mosquitto-clients coturn conntrack)
 # What the tests need beside the lab.
 # shellcheck disable=SC2034
 TEST_PACKAGES=(openssl tinyproxy)

@@ -393,15 +393,8 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::process::marked;
     use crate::wait::{eventually, secs};
-
-    /// How many processes have this setting in their environment.
-    fn marked(mark: &str) -> usize {
-        let entries = fs::read_dir("/proc").unwrap().flatten();
-        let environments = entries.filter_map(|e| fs::read(e.path().join("environ")).ok());
-        let has = |raw: &Vec<u8>| raw.split(|b| *b == 0).any(|v| v == mark.as_bytes());
-        environments.filter(has).count()
-    }
 
     /// The test runs itself in another process, kills that and looks what is left.
     #[test]
@@ -427,15 +420,15 @@ mod tests {
             Ok(())
         });
         let mark = format!("{name}={}", file.display());
-        let before = marked(&mark);
+        let before = marked(&mark)?.len();
         victim.kill()?;
         victim.wait()?;
         up?;
         // The test, three holders and two servers.
         anyhow::ensure!(before >= 6, "only {before} processes");
         eventually("the end of all its processes", secs(10), || {
-            let left = marked(&mark);
-            anyhow::ensure!(left == 0, "{left} are left");
+            let left = marked(&mark)?;
+            anyhow::ensure!(left.is_empty(), "{left:?} are left");
             Ok(())
         })
     }

@@ -8,6 +8,7 @@
 //! every process dies with the test that started it, however that one ends. So any number of labs
 //! run beside each other and nothing is left behind.
 
+pub mod bench;
 pub mod conf;
 pub mod daemon;
 pub mod hand;

@@ -12,9 +12,30 @@ use nix::unistd::{SysconfVar, sysconf};
 /// # Errors
 /// When the process is gone.
 pub fn resident(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most that was resident since [`reset_peak`], or since the start, in bytes.
+///
+/// # Errors
+/// When the process is gone.
+pub fn peak(pid: u32) -> Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+/// Starts the peak anew (proc(5), `clear_refs`).
+///
+/// # Errors
+/// When the process is gone.
+pub fn reset_peak(pid: u32) -> Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").context("cannot reset the peak")
+}
+
+fn memory(pid: u32, field: &str) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    let kib = kib.with_context(|| format!("no {field}"))?;
     Ok(kib.parse::<u64>()? * 1024)
 }
 
@@ -40,8 +61,16 @@ fn ticks_of(text: &str) -> Result<Duration> {
     let mut fields = rest.split_whitespace().skip(11);
     let mut field = || fields.next().context("short stat file")?.parse::<u64>().context("stat");
     let ticks = field()? + field()?;
+    Ok(Duration::from_secs_f64(ticks as f64 / clock_rate()?))
+}
+
+/// Ticks a second of the times in `/proc`.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn clock_rate() -> Result<f64> {
     let rate = sysconf(SysconfVar::CLK_TCK)?.ok_or_else(|| anyhow!("no clock rate"))?;
-    Ok(Duration::from_secs_f64(ticks as f64 / rate as f64))
+    Ok(rate as f64)
 }
 
 /// Mean cost of a process over a time.
@@ -100,5 +129,17 @@ mod tests {
         // Loaded machines give the spinning thread less than a whole core.
         assert!(costs[0].cpu_percent > 5.0 && costs[0].rss_mb > 0.5, "{costs:?}");
         assert!(costs[1].cpu_percent < 5.0 && costs[1].rss_mb < 10.0, "{costs:?}");
+    }
+
+    #[test]
+    fn the_peak_is_seen_and_begins_anew() {
+        let pid = std::process::id();
+        reset_peak(pid).unwrap();
+        let before = peak(pid).unwrap();
+        let large = vec![1_u8; 64 << 20];
+        assert_eq!(large.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 64 << 20);
+        drop(large);
+        assert!(peak(pid).unwrap() > before + (48 << 20));
+        assert!(resident(pid).unwrap() <= peak(pid).unwrap());
     }
 }

@@ -100,6 +100,19 @@ impl Drop for Proc {
     }
 }
 
+/// The command lines of the processes that have this setting (`NAME=VALUE`) in their environment:
+/// those of a test that was started with it.
+///
+/// # Errors
+/// Without `/proc`.
+pub fn marked(setting: &str) -> Result<Vec<String>> {
+    let has = |raw: Vec<u8>| raw.split(|b| *b == 0).any(|v| v == setting.as_bytes());
+    let entries = fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
+    let of = entries.filter(|path| fs::read(path.join("environ")).is_ok_and(has));
+    let line = |path: PathBuf| fs::read(path.join("cmdline")).unwrap_or_default();
+    Ok(of.map(|path| String::from_utf8_lossy(&line(path)).replace('\0', " ")).collect())
+}
+
 /// Runs a command to its end and gives its standard output.
 ///
 /// # Errors
