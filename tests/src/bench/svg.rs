@@ -32,8 +32,10 @@ const PANELS: [(&str, bool); 12] = [
     ("connect", false),
 ];
 
-const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#24292f}.head{font-weight:600}\
+/// Without a scheme (not every viewer has one) the words are readable on either background.
+const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#6e7781}.head{font-weight:600}\
 .bar{fill:#8c959f}.own{fill:#2f81f7}.spread{stroke:#57606a;stroke-width:1.5}\
+@media(prefers-color-scheme:light){text{fill:#24292f}}\
 @media(prefers-color-scheme:dark){text{fill:#d0d7de}.bar{fill:#6e7681}.spread{stroke:#c9d1d9}}";
 
 fn escaped(text: &str) -> String {
