@@ -40,7 +40,7 @@ pub fn highest(
 ) -> Result<Found> {
     let mut found = Found { rate: 0.0, at_least: false, tries: Vec::new() };
     let (mut good, mut bad): (Option<f64>, Option<f64>) = (None, None);
-    let mut wanted = start;
+    let (mut wanted, mut hindered) = (start, false);
     while found.tries.len() < steps {
         let (offered, loss) = attempt(wanted)?;
         found.tries.push(Try { wanted, offered, loss });
@@ -54,7 +54,12 @@ pub fn highest(
             // Chance called that one bad.
             bad = bad.filter(|bad| *bad > wanted);
             if !full {
-                break;
+                // A busy moment of the machine, unless it happens twice.
+                if hindered {
+                    break;
+                }
+                hindered = true;
+                continue;
             }
         } else {
             bad = Some(bad.map_or(wanted, |bad: f64| bad.min(wanted)));
@@ -102,6 +107,17 @@ mod tests {
         assert!(found.at_least && (found.rate - 700.0).abs() < 1.0, "{found:?}");
         // A sender that is slow where the path is slower is no limit.
         assert!(!highest(100.0, 0.005, 10, path(500.0, 700.0)).unwrap().at_least);
+    }
+
+    #[test]
+    fn one_busy_moment_of_the_sender_does_not_end_the_search() {
+        let (mut tries, mut carries) = (0, path(3000.0, 1e9));
+        let found = highest(100.0, 0.005, 14, |rate| {
+            tries += 1;
+            if tries == 2 { Ok((rate / 2.0, 0.0)) } else { carries(rate) }
+        });
+        let found = found.unwrap();
+        assert!(found.rate > 2900.0 && !found.at_least, "{found:?}");
     }
 
     #[test]
