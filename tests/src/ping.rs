@@ -49,6 +49,15 @@ impl PingStats {
         Ok(())
     }
 
+    /// Round-trip times of all answers, in milliseconds, the shortest first.
+    pub fn times_ms(&self) -> Vec<f64> {
+        let answers = self.text.lines().filter(|line| line.contains("bytes from"));
+        let time = |line: &str| line.split_once(" time=")?.1.split(' ').next()?.parse().ok();
+        let mut times: Vec<f64> = answers.filter_map(time).collect();
+        times.sort_by(f64::total_cmp);
+        times
+    }
+
     /// How many were not answered.
     pub fn lost(&self) -> u32 {
         self.sent.saturating_sub(self.received)
@@ -188,7 +197,7 @@ mod tests {
         assert_eq!(last_answered(text), 4);
         let stats = PingStats::parse(text).unwrap();
         assert_eq!((stats.sent, stats.received, stats.lost()), (5, 3, 2));
-        assert_eq!(stats.mean_ms, Some(2.5));
+        assert_eq!((stats.mean_ms, stats.times_ms()), (Some(2.5), vec![3.4]));
         assert!(stats.ensure_all().is_err());
         let text = "4 packets transmitted, 0 received, +4 errors, 100% packet loss, time 4ms";
         assert_eq!(PingStats::parse(text).unwrap().lost(), 4);

@@ -56,8 +56,9 @@ fn a_short_run_measures_and_writes_everything() -> Result<()> {
             ensure!(value > 0.0 && value.is_finite(), "{what} of {who} is {value}: {said}");
         }
         // A path of 30 ms has a round trip of 30 ms, through a tunnel as well.
+        // To which a busy machine adds something.
         let time = figure(who, "path.30ms.0%.rtt.idle.p50")?;
-        ensure!((29.0..60.0).contains(&time), "{time} ms by way of {who}: {said}");
+        ensure!((29.0..90.0).contains(&time), "{time} ms by way of {who}: {said}");
     }
     for what in ["connect", "mem.idle", "cpu.daemons"] {
         ensure!(figure("qanah", what)? > 0.0, "{what}: {said}");

@@ -13,7 +13,7 @@ use qanah_tests::ns::join;
 use qanah_tests::ping::{first_ping, ping};
 use qanah_tests::tcp::transfer;
 use qanah_tests::udp::{Stream, stream};
-use qanah_tests::wait::{eventually, secs};
+use qanah_tests::wait::{eventually, secs, within_three_tries};
 use qanah_tests::{Lab, Node};
 
 fn ms(n: u64) -> Duration {
@@ -33,13 +33,17 @@ fn with_link(test: impl FnOnce(&Lab, &Link, &Node, &Node) -> Result<()>) -> Resu
     })
 }
 
-/// Shortest round trip of some, in milliseconds: what a busy machine adds is in the others.
-fn shortest(from: &Node, to: &str) -> Result<f64> {
-    let stats = ping(from.place(), &format!("-c 20 -i 0.05 -W 2 {to}"))?;
-    stats.ensure_all()?;
-    let line = stats.text.lines().find_map(|line| line.split_once("mdev = "));
-    let least = line.and_then(|(_, times)| times.split('/').next()?.parse().ok());
-    least.context("ping printed no times")
+/// Wants round trips of so many milliseconds, and gives the shortest: no answer comes earlier, and
+/// one of them comes in time. What a busy machine adds is in the others.
+fn round_trip(from: &Node, to: &str, wanted: f64) -> Result<f64> {
+    within_three_tries(|| {
+        let stats = ping(from.place(), &format!("-c 20 -i 0.05 -W 2 {to}"))?;
+        stats.ensure_all()?;
+        let least = *stats.times_ms().first().context("ping printed no times")?;
+        ensure!(least > wanted - 0.3, "{least} ms is less than {wanted} ms");
+        ensure!(least < wanted + 3.0, "{least} ms is more than {wanted} ms");
+        Ok(least)
+    })
 }
 
 /// What happened between two looks.
@@ -75,10 +79,7 @@ fn delays_add_up_and_change_while_it_runs() -> Result<()> {
             // A round trip goes through the link twice.
             let wanted = 2.0 * delay as f64;
             for address in [two.outer4(), two.outer6()] {
-                let time = shortest(one, &address)?;
-                ensure!(time > wanted - 0.3, "{time} ms is less than {wanted} ms");
-                ensure!(time < wanted + 3.0, "{time} ms is more than {wanted} ms");
-                off.push(time - wanted);
+                off.push(round_trip(one, &address, wanted)? - wanted);
             }
         }
         figure(
@@ -86,9 +87,7 @@ fn delays_add_up_and_change_while_it_runs() -> Result<()> {
             format!("{off:.3?}"),
         );
         link.set_each(Way::delayed(ms(30)), Way::default())?;
-        let time = shortest(one, &two.outer4())?;
-        ensure!((29.7..33.0).contains(&time), "{time} ms with a delay of one way");
-        Ok(())
+        round_trip(one, &two.outer4(), 30.0).context("with a delay of one way").map(drop)
     })
 }
 
@@ -180,21 +179,28 @@ fn a_rate_is_kept_and_a_full_queue_drops() -> Result<()> {
         let rate = 20_000_000;
         let way = Way::default().rated(rate, Queue::Time(ms(50)));
         link.set_each(way, Way::default())?;
-        let before = link.counts()?[0];
-        // Twice what fits: the link must never be idle, and half must be dropped.
-        let wanted = Stream { payload: 1200, rate: 4e7, time: ms(2000) };
-        let outcome = stream(one.place(), two.place(), &two.outer4(), wanted)?;
-        let counts = since(before, link.counts()?[0]);
-        let on_wire = outcome.arrived * (1200.0 + 42.0) / 1200.0 / rate as f64;
-        figure("rate of the link emulator, share of what was asked for", format!("{on_wire:.4}"));
-        ensure!((0.90..1.03).contains(&on_wire), "{on_wire} of the rate: {outcome:?}");
-        ensure!(counts.queue_full >= 1000 && counts.lost == 0, "{counts:?}");
-        ensure!(counts.queue_full.abs_diff(outcome.sent - outcome.received) <= 3, "{counts:?}");
+        // A sender or a receiver that waits for a processor has another rate than the link.
+        within_three_tries(|| {
+            let before = link.counts()?[0];
+            // Twice what fits: the link must never be idle, and half must be dropped.
+            let wanted = Stream { payload: 1200, rate: 4e7, time: ms(2000) };
+            let outcome = stream(one.place(), two.place(), &two.outer4(), wanted)?;
+            let counts = since(before, link.counts()?[0]);
+            let on_wire = outcome.arrived * (1200.0 + 42.0) / 1200.0 / rate as f64;
+            let name = "rate of the link emulator, share of what was asked for";
+            figure(name, format!("{on_wire:.4}"));
+            ensure!((0.90..1.03).contains(&on_wire), "{on_wire} of the rate: {outcome:?}");
+            ensure!(counts.queue_full >= 1000 && counts.lost == 0, "{counts:?}");
+            ensure!(counts.queue_full.abs_diff(outcome.sent - outcome.received) <= 3, "{counts:?}");
+            Ok(())
+        })?;
         // TCP gets what is left by headers; its acknowledgements come back undisturbed.
-        let tcp = transfer(one.place(), two.place(), &two.outer4(), 4_000_000)?;
-        figure("TCP through a link of 20 Mbit/s, Mbit/s", format!("{tcp:.1}"));
-        ensure!((14.0..19.5).contains(&tcp), "{tcp} Mbit/s of TCP");
-        Ok(())
+        within_three_tries(|| {
+            let tcp = transfer(one.place(), two.place(), &two.outer4(), 4_000_000)?;
+            figure("TCP through a link of 20 Mbit/s, Mbit/s", format!("{tcp:.1}"));
+            ensure!((14.0..19.5).contains(&tcp), "{tcp} Mbit/s of TCP");
+            Ok(())
+        })
     })
 }
 
@@ -202,15 +208,19 @@ fn a_rate_is_kept_and_a_full_queue_drops() -> Result<()> {
 fn a_queue_delays_as_much_as_it_holds() -> Result<()> {
     with_link(|lab, link, one, two| {
         link.set_each(Way::default().rated(10_000_000, Queue::Time(ms(80))), Way::default())?;
-        let pinger = qanah_tests::Pinger::start(lab, one.place(), &two.outer4())?;
-        let wanted = Stream { payload: 1200, rate: 2e7, time: ms(3000) };
-        stream(one.place(), two.place(), &two.outer4(), wanted)?;
-        let text = pinger.finish()?.text;
-        let line = text.lines().find_map(|line| line.split_once("mdev = "));
-        let most: Option<f64> = line.and_then(|(_, times)| times.split('/').nth(2)?.parse().ok());
-        let most = most.context("no times")?;
-        ensure!((70.0..95.0).contains(&most), "the queue of 80 ms delayed by {most} ms at most");
-        Ok(())
+        within_three_tries(|| {
+            let pinger = qanah_tests::Pinger::start(lab, one.place(), &two.outer4())?;
+            let wanted = Stream { payload: 1200, rate: 2e7, time: ms(3000) };
+            stream(one.place(), two.place(), &two.outer4(), wanted)?;
+            let mut times = pinger.finish()?.times_ms();
+            // Those that met the full queue. A longer one would hold up nearly all of them for
+            // longer; that some come late is the machine, which wakes this or that program late.
+            times.retain(|time| *time >= 70.0);
+            let quarter = *times.get(times.len() / 4).context("none was held up by 70 ms")?;
+            ensure!(times.len() >= 5, "the queue of 80 ms was hardly ever full: {times:?}");
+            ensure!(quarter < 95.0, "the queue of 80 ms delays by {quarter} ms: {times:?}");
+            Ok(())
+        })
     })
 }
 
@@ -304,12 +314,9 @@ fn the_link_goes_down_and_up_and_goes_with_its_handle() -> Result<()> {
         // Another one in its place, and one for each node.
         let links = [Link::attach(lab, one, 3)?, Link::attach(lab, two, 4)?];
         links.iter().try_for_each(|link| link.set(Way::delayed(ms(10))))?;
-        let time = shortest(one, &two.outer4())?;
-        ensure!((39.0..45.0).contains(&time), "{time} ms through two links of 10 ms");
+        round_trip(one, &two.outer4(), 40.0).context("through two links of 10 ms")?;
         // The hub is beyond the link, and answers nowhere else.
-        let time = shortest(one, qanah_tests::lab::HUB4)?;
-        ensure!((19.0..25.0).contains(&time), "{time} ms to the hub");
-        Ok(())
+        round_trip(one, qanah_tests::lab::HUB4, 20.0).context("to the hub").map(drop)
     })
 }
 

@@ -241,7 +241,7 @@ mod tests {
         let resolver = Resolver::default();
         let begin = Instant::now();
         let addresses = resolver.addresses("localhost:7").unwrap();
-        assert!(begin.elapsed() < Duration::from_millis(500));
+        assert!(begin.elapsed() < Duration::from_secs(3));
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let known = resolver.addresses("localhost:7").unwrap();

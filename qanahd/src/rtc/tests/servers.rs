@@ -36,14 +36,15 @@ fn servers_that_do_not_answer_delay_nothing() {
         let begin = Instant::now();
         let offerer = with_servers(A4);
         let mut lab = Lab::new(&offerer, &with_servers(B4)).await;
-        lab.until("a host candidate", Duration::from_millis(500), |sides| {
+        // Long before a server is given up, after 8 s.
+        lab.until("a host candidate", Duration::from_secs(3), |sides| {
             sides.iter().all(|side| !side.candidates.is_empty())
         })
         .await;
         lab.until_open().await;
         let took = begin.elapsed();
         println!("open after {took:?} with servers that do not answer");
-        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
         lab.exchange(100).await;
         // What is said of them when their time is over.
         let later = offerer.health.report(Instant::now() + Duration::from_secs(9));
@@ -214,12 +215,15 @@ async fn connects_through(server: &TurnServer) {
         lab.exchange(size).await;
     }
     // Nothing lies about until ICE's timer comes by.
-    let begin = Instant::now();
+    let mut took = Vec::new();
     for _ in 0..10 {
+        let begin = Instant::now();
         lab.exchange(100).await;
+        took.push(begin.elapsed());
     }
-    println!("a round trip through it takes {:?}", begin.elapsed() / 10);
-    assert!(begin.elapsed() < Duration::from_secs(1));
+    took.sort();
+    println!("a round trip through it takes {:?}", took[5]);
+    assert!(took[5] < Duration::from_millis(100), "{took:?}");
     restart(&mut lab, 0).await;
     lab.until_reconnected(2).await;
     lab.exchange(1400).await;
