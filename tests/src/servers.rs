@@ -39,7 +39,8 @@ impl Broker {
     /// # Errors
     /// When it does not.
     pub fn start(place: Place, dir: &Path) -> Result<Self> {
-        let conf = dir.join("mosquitto.conf");
+        // One file a place: there may be a broker in each.
+        let conf = dir.join(format!("mosquitto-{}.conf", place.holder()));
         // Root, because the kernel forgets the signal of the parent's death at a change of user.
         fs::write(
             &conf,
@@ -61,6 +62,14 @@ impl Broker {
     /// When it does not end.
     pub fn stop(mut self) -> Result<()> {
         self.proc.end(Signal::SIGTERM, secs(10)).map(drop)
+    }
+
+    /// Kills it: it says no goodbye and forgets all sessions.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill(mut self) -> Result<()> {
+        self.proc.end(Signal::SIGKILL, secs(10)).map(drop)
     }
 }
 

@@ -61,6 +61,24 @@ impl Status {
         sum(self.tunnel.get("drops"))
     }
 
+    /// What it carried from one peer to another; nothing where it carried nothing.
+    ///
+    /// # Errors
+    /// When relaying is off.
+    pub fn carried(&self, from: &str, to: &str) -> Result<Carried> {
+        let pairs = self.field("relaying")?.get("pairs").and_then(Value::as_array);
+        let is = |pair: &&Value, end: &str, wanted: &str| {
+            pair.get(end).and_then(Value::as_str) == Some(wanted)
+        };
+        let found = pairs.and_then(|pairs| {
+            pairs.iter().find(|pair| is(pair, "from", from) && is(pair, "to", to))
+        });
+        Ok(found.map_or(Carried::default(), |pair| Carried {
+            bytes: number(pair, "bytes"),
+            dropped: number(pair, "dropped"),
+        }))
+    }
+
     /// How many brokers are connected.
     ///
     /// # Errors
@@ -76,6 +94,15 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.tunnel.fmt(f)
     }
+}
+
+/// What a relay did for a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Carried {
+    /// Bytes that were passed on.
+    pub bytes: u64,
+    /// Frames or packets that were not.
+    pub dropped: u64,
 }
 
 /// The state of one peer.
@@ -115,6 +142,12 @@ impl Peer<'_> {
         self.0.get("drops").and_then(|d| d.get(cause)).and_then(Value::as_u64).unwrap_or(0)
     }
 
+    /// Bytes of packets that were received from it and sent to it.
+    pub fn bytes(self) -> (u64, u64) {
+        let of = |way: &str| self.0.get(way).map_or(0, |traffic| number(traffic, "bytes"));
+        (of("received"), of("sent"))
+    }
+
     /// Seconds since the last completed handshake.
     pub fn last_handshake(self) -> Option<u64> {
         self.0.get("last_handshake_seconds").and_then(Value::as_u64)
@@ -152,6 +185,11 @@ fn find<'a>(value: &'a Value, list: &str, name: &str) -> Result<&'a Value> {
         .ok_or_else(|| anyhow!("no {name} in the {list} of {value}"))
 }
 
+/// A number of that name, 0 without one.
+fn number(of: &Value, name: &str) -> u64 {
+    of.get(name).and_then(Value::as_u64).unwrap_or(0)
+}
+
 fn sum(drops: Option<&Value>) -> u64 {
     let counts = drops.and_then(Value::as_object).map(|map| map.values());
     counts.map_or(0, |counts| counts.filter_map(Value::as_u64).sum())
@@ -165,8 +203,10 @@ mod tests {
     fn fields_are_found() {
         let all: Value = serde_json::from_str(
             r#"{"tunnels":[{"name":"peer1","drops":{"a":2,"b":3},
+                "relaying":{"pairs":[{"from":"x","to":"y","bytes":7,"dropped":1}]},
                 "signaling":{"brokers":[{"connected":true},{"connected":false}]},
-                "peers":[{"name":"peer2","state":"CONNECTED","drops":{"source":4},"path":null}]}]}"#,
+                "peers":[{"name":"peer2","state":"CONNECTED","drops":{"source":4},"path":null,
+                          "sent":{"bytes":9}}]}]}"#,
         )
         .unwrap();
         let tunnel = find(&all, "tunnels", "peer1").unwrap().clone();
@@ -176,6 +216,9 @@ mod tests {
         let peer = status.peer("peer2").unwrap();
         assert!(peer.connected().unwrap() && peer.path().is_empty());
         assert_eq!((peer.drops(), peer.dropped("source"), peer.dropped("x")), (4, 4, 0));
+        assert_eq!(peer.bytes(), (0, 9));
         assert!(status.peer("peer3").is_err());
+        assert_eq!(status.carried("x", "y").unwrap(), Carried { bytes: 7, dropped: 1 });
+        assert_eq!(status.carried("y", "x").unwrap(), Carried::default());
     }
 }
