@@ -7,6 +7,8 @@ use qanah_tests::daemon::socket;
 use qanah_tests::lab::{Lab, in_lab};
 use qanah_tests::mesh::{CONNECT, Mesh};
 use qanah_tests::ping::{Pinger, ping};
+use qanah_tests::shapes::chain_of;
+use qanah_tests::wait::{always, eventually, secs};
 
 /// Writes the configuration of node `n` as it is now and has it taken on.
 fn reload(lab: &Lab, mesh: &Mesh, n: usize) -> Result<ReloadResponse> {
@@ -91,5 +93,53 @@ fn a_changed_preshared_key_connects_again() -> Result<()> {
         mesh.connected(CONNECT)?;
         mesh.ping_all()?;
         pinger.finish()?.ensure_all()
+    })
+}
+
+#[test]
+fn a_preshared_key_that_changes_remakes_a_relayed_session() -> Result<()> {
+    in_lab(3, |lab| {
+        let mut mesh = Mesh::prepare(lab)?;
+        let old = preshared_key();
+        mesh.preshare((1, &old), (3, &old))?;
+        let mut mesh = chain_of(lab, mesh)?;
+        mesh.first_ping(1, 3, CONNECT)?;
+        for (from, to) in [(1, 3), (3, 1)] {
+            mesh.relayed(from, to, &[2], CONNECT)?;
+        }
+        let (one, three) = (mesh.daemon(1)?.place(), mesh.daemon(3)?.place());
+        let direct = [Pinger::start(lab, one, &inner4(2))?, Pinger::start(lab, three, &inner4(2))?];
+
+        // One end has the new key, the other the old one: nothing passes, and both know why.
+        let new = preshared_key();
+        mesh.preshare((1, &new), (3, &new))?;
+        let changes = reload(lab, &mesh, 1)?.changes;
+        ensure!(
+            changes == ["peer peer3 has another PresharedKey and connects again"],
+            "{changes:?}"
+        );
+        always("nothing passes under the old key", secs(8), || {
+            for (place, to) in [(one, 3), (three, 1)] {
+                let stats = ping(place, &format!("-c 1 -W 0.3 {}", inner4(to)))?;
+                ensure!(stats.received == 0, "{}", stats.text);
+            }
+            Ok(())
+        })?;
+        for (own, other) in [(1, "peer3"), (3, "peer1")] {
+            eventually("the wrong key is told", CONNECT, || {
+                let status = mesh.daemon(own)?.status()?;
+                let peer = status.peer(other)?;
+                ensure!(!peer.connected()? && peer.reason().contains("PresharedKey"), "{status}");
+                Ok(())
+            })?;
+        }
+
+        ensure!(reload(lab, &mesh, 3)?.changes.len() == 1, "not one change");
+        mesh.first_ping(1, 3, CONNECT)?;
+        for (from, to) in [(1, 3), (3, 1)] {
+            mesh.relayed(from, to, &[2], CONNECT)?;
+        }
+        mesh.ping_all()?;
+        direct.into_iter().try_for_each(|pinger| pinger.finish()?.ensure_all())
     })
 }
