@@ -82,4 +82,4 @@ BUILD_PACKAGES=(build-essential cmake pkg-config libssl-dev ca-certificates)
 LAB_PACKAGES=(iproute2 iputils-ping iperf3 nftables util-linux mosquitto mosquitto-clients coturn conntrack)
 # What the tests need beside the lab.
 # shellcheck disable=SC2034
-TEST_PACKAGES=(openssl tinyproxy)
+TEST_PACKAGES=(openssl tinyproxy faketime)
