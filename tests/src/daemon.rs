@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 
 use crate::conf::Conf;
-use crate::lab::{Lab, Node};
+use crate::lab::{Lab, Node, write_private};
 use crate::ns::Place;
 use crate::process::{Proc, code};
 use crate::status::Status;
@@ -74,6 +74,15 @@ impl Options {
         self
     }
 
+    /// With one more broker beside those of the environment.
+    #[must_use]
+    pub fn and_broker(mut self, broker: &str) -> Self {
+        for (_, value) in self.environment.iter_mut().filter(|it| it.0 == "QANAH_SIGNAL_SERVER") {
+            *value = format!("{value},{broker}");
+        }
+        self
+    }
+
     /// As the command line has them.
     pub fn arguments(&self) -> &[String] {
         &self.arguments
@@ -121,15 +130,29 @@ impl Daemon {
     /// # Errors
     /// When the program cannot be started.
     pub fn launch(lab: &Lab, node: &Node, conf: &Conf, options: &Options) -> Result<Self> {
-        let path = lab.write_conf(conf)?;
-        let mut command = node.place().command(program("qanahd")?);
+        Self::launch_in(lab.dir(), node.place(), node.number(), conf, options)
+    }
+
+    /// Starts one that keeps its files in `dir`, and does not wait. `number` tells its log from others there.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn launch_in(
+        dir: &Path,
+        place: Place,
+        number: usize,
+        conf: &Conf,
+        options: &Options,
+    ) -> Result<Self> {
+        let path = write_private(dir, &format!("{}.conf", conf.name), &conf.to_string())?;
+        let mut command = place.command(program("qanahd")?);
         command.arg("--config").arg(&path).args(&options.arguments);
         plain_environment(&mut command).env("RUST_BACKTRACE", "1");
         command.envs(options.environment.iter().map(|(name, value)| (name, value)));
-        let log = lab.dir().join(format!("{}-{}.log", node.number(), conf.name));
+        let log = dir.join(format!("{number}-{}.log", conf.name));
         let what = format!("qanahd of {}", conf.name);
         let proc = Proc::spawn(&what, command, &log)?;
-        Ok(Self { proc, place: node.place(), name: conf.name.clone() })
+        Ok(Self { proc, place, name: conf.name.clone() })
     }
 
     /// Waits until the control socket answers.

@@ -1,9 +1,9 @@
 //! The lab: a hub, its bridge and the nodes on it.
 
-use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 use tempfile::TempDir;
@@ -18,6 +18,9 @@ use crate::servers::{Broker, MQTT_PORT, Recorder, STUN_PORT, Turn};
 pub const HUB4: &str = "172.31.9.254";
 /// The hub's IPv6 address on the bridge.
 pub const HUB6: &str = "fd31:9::fe";
+/// The bridge's Ethernet address. Without one of its own it takes that of a port, and when ports come and go
+/// the nodes' knowledge of it becomes false for seconds.
+const BRIDGE: &str = "02:71:61:6e:61:68";
 /// An address behind the hub that nobody answers for: packets to it vanish.
 pub const BLACK_HOLE: &str = "203.0.113.7";
 
@@ -32,7 +35,7 @@ pub struct Lab {
     nodes: Vec<Node>,
     identities: Vec<Identity>,
     underlay: Underlay,
-    passed: Cell<bool>,
+    passed: AtomicBool,
 }
 
 impl Lab {
@@ -47,7 +50,7 @@ impl Lab {
         // The hub is the default router of all nodes and passes nothing on: what is sent to the
         // rest of the world vanishes without a word, as behind a bad firewall.
         hub.place().shell(&format!(
-            "ip link add br0 type bridge mcast_snooping 0
+            "ip link add br0 address {BRIDGE} type bridge mcast_snooping 0
              ip addr add {HUB4}/24 dev br0; ip addr add {HUB6}/64 dev br0 nodad
              ip link set br0 up
              echo 0 > /proc/sys/net/ipv4/ip_forward
@@ -59,7 +62,7 @@ impl Lab {
             nodes: Vec::new(),
             identities: (0..nodes).map(|_| Identity::generate()).collect(),
             underlay,
-            passed: Cell::new(false),
+            passed: AtomicBool::new(false),
         };
         for number in 1..=nodes {
             let node = Node::new(number)?;
@@ -77,7 +80,7 @@ impl Lab {
 
     /// Says that the test went well: the logs are of no interest.
     pub fn passed(&self) {
-        self.passed.set(true);
+        self.passed.store(true, Ordering::Relaxed);
     }
 
     /// Where configurations and logs are.
@@ -133,10 +136,7 @@ impl Lab {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
-        let path = self.dir().join(name);
-        fs::write(&path, text)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(path)
+        write_private(self.dir(), name, text)
     }
 
     /// Starts the broker.
@@ -207,7 +207,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if self.passed.get() {
+        if self.passed.load(Ordering::Relaxed) {
             return;
         }
         if let Err(error) = self.show_logs() {
@@ -218,6 +218,17 @@ impl Drop for Lab {
             println!("kept: {}", self.dir.path().display());
         }
     }
+}
+
+/// Writes a file that only root reads.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_private(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    let path = dir.join(name);
+    fs::write(&path, text)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(path)
 }
 
 /// Runs a test in a new lab of that many nodes with IPv4 and IPv6.

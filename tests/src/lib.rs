@@ -16,6 +16,7 @@ pub mod lab;
 pub mod link;
 pub mod measure;
 pub mod mesh;
+pub mod nat;
 pub mod node;
 pub mod ns;
 pub mod people;

@@ -23,6 +23,8 @@ pub const TURN4: &str = "172.31.9.253";
 pub const TURN_NAME: &str = "turn.lab";
 /// Address of the broker.
 pub const BROKER4: &str = "172.31.9.252";
+/// Its IPv6 address, where it has port 8883 alone: mosquitto's WebSocket listener has only IPv4.
+pub const BROKER6: &str = "fd31:9::fc";
 /// Its name.
 pub const BROKER_NAME: &str = "broker.lab";
 /// Address of the proxy.
@@ -161,13 +163,29 @@ impl SecureTurn {
     /// # Errors
     /// When it does not.
     pub fn start(lab: &Lab, authority: &Authority, name: &str, login: TurnLogin) -> Result<Self> {
+        Self::start_at(lab, &[TURN4], authority, name, login)
+    }
+
+    /// The same at these addresses of the hub, the first of which is [`TURN4`].
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_at(
+        lab: &Lab,
+        addresses: &[&str],
+        authority: &Authority,
+        name: &str,
+        login: TurnLogin,
+    ) -> Result<Self> {
         let dir = lab.dir();
+        let listen = |address| format!("listening-ip={address}\nrelay-ip={address}\n");
+        let addresses: String = addresses.iter().map(listen).collect();
         let login = match login {
             TurnLogin::Password => format!("lt-cred-mech\nuser={TURN_USER}:{TURN_PASSWORD}"),
             TurnLogin::Secret => format!("use-auth-secret\nstatic-auth-secret={TURN_SECRET}"),
         };
         let text = format!(
-            "listening-ip={TURN4}\nrelay-ip={TURN4}\nlistening-port=3478\ntls-listening-port=443\n\
+            "{addresses}listening-port=3478\ntls-listening-port=443\n\
              cert={}\npkey={}\n{login}\nrealm=lab\nno-dtls\nno-cli\nlog-file=stdout\nsimple-log\n\
              verbose\npidfile={dir}/secure-turn.pid\nuserdb={dir}/secure-turn.db\n\
              min-port=51000\nmax-port=51999\n",
@@ -235,7 +253,10 @@ impl SecureBroker {
              ip link set broker master br0 up",
             place.holder()
         ))?;
-        place.shell(&format!("ip addr add {BROKER4}/24 dev eth0; ip link set eth0 up"))?;
+        place.shell(&format!(
+            "ip addr add {BROKER4}/24 dev eth0; ip addr add {BROKER6}/64 dev eth0 nodad
+             ip link set eth0 up"
+        ))?;
         let users = dir.join("secure-mosquitto.users");
         let mut command = Command::new("mosquitto_passwd");
         command.args(["-b", "-c"]).arg(&users).args([USER, BROKER_PASSWORD]);
@@ -249,6 +270,7 @@ impl SecureBroker {
         let text = format!(
             "user root\nlog_dest stderr\nper_listener_settings true\n\
              listener 8883 {BROKER4}\n{keys}{users}\
+             listener 8883 {BROKER6}\n{keys}{users}\
              listener 443\nprotocol websockets\n{keys}{users}\
              listener 8884 {BROKER4}\n{keys}cafile {}\nrequire_certificate true\n\
              use_identity_as_username true\n",

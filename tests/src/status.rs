@@ -165,6 +165,21 @@ impl Peer<'_> {
         self.0.get("path").and_then(|path| path.get("kind")).is_some_and(|kind| kind == "direct")
     }
 
+    /// Whether packets go through a TURN server, at either end.
+    pub fn is_by_turn(self) -> bool {
+        self.is_direct() && [self.local_kind(), self.remote_kind()].contains(&Some("relayed"))
+    }
+
+    /// The kind of our end of the path.
+    pub fn local_kind(&self) -> Option<&str> {
+        self.0.get("path")?.get("local")?.get("kind")?.as_str()
+    }
+
+    /// The kind of the other end of the path.
+    pub fn remote_kind(&self) -> Option<&str> {
+        self.0.get("path")?.get("remote")?.get("kind")?.as_str()
+    }
+
     /// Round-trip time of the whole way, in microseconds.
     pub fn rtt_micros(self) -> Option<u64> {
         self.0.get("rtt_micros").and_then(Value::as_u64)

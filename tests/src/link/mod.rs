@@ -213,9 +213,16 @@ impl Link {
     /// # Errors
     /// When the machine does not let us.
     pub fn attach(lab: &Lab, node: &Node, seed: u64) -> Result<Self> {
-        let (hub, n) = (lab.hub(), node.number());
-        let port = format!("n{n}");
-        let taps = [format!("near{n}"), format!("far{n}")];
+        Self::attach_port(lab, &format!("n{}", node.number()), seed)
+    }
+
+    /// The same for a port of the bridge by its name, such as that of a [`Site`](crate::nat::Site).
+    ///
+    /// # Errors
+    /// When the machine does not let us.
+    pub fn attach_port(lab: &Lab, port: &str, seed: u64) -> Result<Self> {
+        let (hub, port) = (lab.hub(), port.to_owned());
+        let taps = [format!("near{port}"), format!("far{port}")];
         let [near, far] = [open(hub, &taps[0])?, open(hub, &taps[1])?];
         let shared = Arc::new(Mutex::new(Shared::default()));
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
