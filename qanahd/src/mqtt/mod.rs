@@ -177,10 +177,9 @@ impl Signaling {
             }
             let proxied = dialer.is_proxied(&address.parsed_host(), address.port);
             // Whoever starts this is in a runtime; without one the library would stand in for the gate.
-            let way = proxied
-                .then(|| Handle::try_current().map(|runtime| (runtime, dialer.clone())))
-                .transpose()
+            let runtime = Handle::try_current()
                 .map_err(|error| MqttError::Thread(std::io::Error::other(error)))?;
+            let way = (runtime, dialer.clone());
             let mailbox = Arc::new(Mailbox::default());
             let status = Arc::new(Mutex::new(BrokerStatus {
                 broker: address.to_string(),
@@ -194,6 +193,8 @@ impl Signaling {
                 address,
                 trust: trust.clone(),
                 way,
+                proxied,
+                by_gate: proxied,
                 gate: None,
                 mailbox: Arc::clone(&mailbox),
                 inbox: Arc::clone(&inbox),

@@ -53,8 +53,12 @@ pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) address: BrokerAddress,
     pub(super) trust: Trust,
-    /// Set when the broker is reached through a proxy: how, and where that is done.
-    pub(super) way: Option<(Handle, Dialer)>,
+    /// How connections are made that the library does not make itself, and where that is done.
+    pub(super) way: (Handle, Dialer),
+    /// The broker is reached through a proxy.
+    pub(super) proxied: bool,
+    /// The present attempt does not leave the connection to the library.
+    pub(super) by_gate: bool,
     /// The present attempt's way there.
     pub(super) gate: Option<Gate>,
     pub(super) mailbox: Arc<Mailbox>,
@@ -133,10 +137,12 @@ impl Worker {
     /// without a time limit; so the name is resolved here first, on the thread of this broker alone.
     /// Where only an address is needed it gets the address. With TLS and WebSocket it needs the name (for
     /// the certificate and the Host header) and asks again, a resolver that has just answered. Behind a proxy
-    /// nobody here looks for the broker's name.
-    fn uris(&self) -> Result<Vec<(Option<SocketAddr>, CString)>, String> {
+    /// nobody here looks for the broker's name. Of a name with addresses of both families the library takes an IPv4
+    /// one, whether it can be reached or not, so such connections are made here too.
+    fn uris(&mut self) -> Result<Vec<(Option<SocketAddr>, CString)>, String> {
         let address = &self.address;
-        if self.way.is_some() {
+        self.by_gate = self.proxied;
+        if self.proxied {
             let uri = CString::new(address.uri()).map_err(|error| error.to_string())?;
             return Ok(vec![(None, uri)]);
         }
@@ -147,7 +153,15 @@ impl Worker {
             Scheme::Mqtt => (ADDRESSES, false),
             Scheme::Mqtts | Scheme::Ws | Scheme::Wss => (1, true),
         };
-        let uris = found.take(most).map(|ip| {
+        let found: Vec<SocketAddr> = found.collect();
+        let is_mixed =
+            found.iter().any(SocketAddr::is_ipv4) && found.iter().any(SocketAddr::is_ipv6);
+        if by_name && is_mixed {
+            self.by_gate = true;
+            let uri = CString::new(address.uri()).map_err(|error| error.to_string())?;
+            return Ok(vec![(None, uri)]);
+        }
+        let uris = found.into_iter().take(most).map(|ip| {
             let text = if by_name { address.uri() } else { format!("mqtt://{ip}") };
             Ok((Some(ip), CString::new(text).map_err(|error| error.to_string())?))
         });
@@ -206,9 +220,10 @@ impl Worker {
     }
 
     fn open_gate(&self) -> Result<Option<Gate>, End> {
-        let Some((runtime, dialer)) = &self.way else {
+        if !self.by_gate {
             return Ok(None);
-        };
+        }
+        let (runtime, dialer) = &self.way;
         let address = &self.address;
         let gate = Gate::open(runtime, dialer.clone(), address.parsed_host(), address.port);
         gate.map(Some).map_err(End::failed)
