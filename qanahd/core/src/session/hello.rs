@@ -54,6 +54,7 @@ impl<R: CryptoRngCore> Machine<R> {
         });
         let live = self.live.as_ref().filter(|session| {
             !session.is_dead()
+                && !self.asks_for_better(now)
                 && session.link().is_some_and(|link| now < link.born + RENEW_ASK_AFTER)
         });
         attempt.or(live).map(|session| session.id)

@@ -80,5 +80,12 @@ pub const RENEW_AFTER: Duration = Duration::from_secs(120);
 pub const RENEW_ASK_AFTER: Duration = Duration::from_secs(150);
 /// Pause between two attempts to renew.
 pub const RENEW_RETRY: Duration = Duration::from_secs(5);
+/// A session whose path goes through a TURN server is replaced by one that may have a direct path after about this
+/// time ...
+pub const BETTER_FIRST: Duration = Duration::from_secs(10);
+/// ... then after twice as long, and so on up to this.
+pub const BETTER_MAX: Duration = Duration::from_secs(300);
+/// How long we say so each time.
+pub const BETTER_ASKING: Duration = Duration::from_secs(3);
 /// No key works longer than this (as WireGuard's REJECT_AFTER_TIME).
 pub const KEY_LIFETIME: Duration = Duration::from_secs(180);

@@ -81,6 +81,8 @@ impl<R: CryptoRngCore> Machine<R> {
         self.next_hello = None;
         self.backoff.reset();
         self.failure = None;
+        self.stop_asking();
+        self.plan_better(now);
         self.ping(now);
         replaced
     }
@@ -139,6 +141,7 @@ impl<R: CryptoRngCore> Machine<R> {
             self.next_hello = None;
             self.backoff.reset();
             self.emit(Output::Event(Event::PathRestored));
+            self.plan_better(at);
         }
     }
 
@@ -246,6 +249,8 @@ impl<R: CryptoRngCore> Machine<R> {
         if connected && path_gone {
             // There is nothing to lose.
             self.path_died(now, self.signaling);
+        } else if connected {
+            self.hurry_better(now);
         } else if !connected && self.signaling && self.wanted {
             self.backoff.reset();
             self.say_hello(now);

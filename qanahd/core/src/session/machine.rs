@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rand_core::CryptoRngCore;
 
+use super::better::Better;
 use super::hand::Hand;
 use super::limits::{CONFIRM_TIMEOUT, HELLO_MAX, TAKE_BACK};
 use super::pace::{Backoff, Bucket};
@@ -78,6 +79,7 @@ pub struct Machine<R> {
     pub(super) retiring: Vec<Session>,
     pub(super) answered: Option<Answered>,
     pub(super) failure: Option<String>,
+    pub(super) better: Better,
     /// Messages that were refused: stale, out of place, or not for us.
     pub(super) refused: u64,
     outputs: VecDeque<Output>,
@@ -109,6 +111,7 @@ impl<R: CryptoRngCore> Machine<R> {
             retiring: Vec::new(),
             answered: None,
             failure: None,
+            better: Better::default(),
             refused: 0,
             outputs: VecDeque::new(),
         }
@@ -247,6 +250,7 @@ impl<R: CryptoRngCore> Machine<R> {
         self.drive_attempts(now);
         self.drive_live(now);
         self.drive_rekey(now);
+        self.drive_better(now);
         self.drive_retiring(now);
         self.flush_candidates(now);
         if self.next_hello.is_some_and(|at| at <= now) {
@@ -271,6 +275,7 @@ impl<R: CryptoRngCore> Machine<R> {
             .flatten()
             .chain(self.retiring.iter().map(|session| session.deadline))
             .chain(self.next_hello)
+            .chain(self.better_deadline())
             .chain(self.live.as_ref().and_then(|it| it.rekey_deadline(capable)))
             .min()
     }

@@ -20,6 +20,7 @@
 //! their own ([`SessionKind`]). [`crate::mesh`] decides which of them is used.
 
 mod attempt;
+mod better;
 mod hand;
 mod hello;
 pub mod limits;

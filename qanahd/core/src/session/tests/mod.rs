@@ -1,5 +1,6 @@
 //! The machines of two peers against each other, over a bus that loses, repeats and reorders.
 
+mod better;
 mod by_hand;
 mod node;
 mod rekey;
