@@ -4,6 +4,7 @@
 //! and no files: what the daemon does with the outputs is its own business.
 
 pub mod config;
+pub mod diagnosis;
 pub mod frame;
 pub mod handshake;
 pub mod key;
