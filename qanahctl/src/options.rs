@@ -43,6 +43,15 @@ pub(crate) struct OptionArgs {
     #[arg(long, value_name = "BROKER", env = "QANAH_SIGNAL_SERVER", hide_env_values = true)]
     signal_server: Vec<String>,
 
+    /// Reach peers only through interfaces of this name; * and ? stand for other characters
+    /// (repeatable). An overlay such as tailscale0 is used only when it is named here
+    #[arg(long, value_name = "NAME", env = "QANAH_INTERFACE", hide_env_values = true)]
+    interface: Vec<String>,
+
+    /// Never reach peers through interfaces of this name, as for --interface (repeatable)
+    #[arg(long, value_name = "NAME", env = "QANAH_EXCLUDE_INTERFACE", hide_env_values = true)]
+    exclude_interface: Vec<String>,
+
     /// Neither relay for other peers nor be reached through them
     #[arg(
         long,
@@ -74,7 +83,7 @@ pub(crate) struct OptionArgs {
 }
 
 /// The identifiers of the options, to see where their values come from.
-const IDS: [&str; 10] = [
+const IDS: [&str; 12] = [
     "stun",
     "turn_url",
     "turn_username",
@@ -82,6 +91,8 @@ const IDS: [&str; 10] = [
     "turn_secret",
     "proxy",
     "signal_server",
+    "interface",
+    "exclude_interface",
     "no_relay",
     "lazy",
     "idle_timeout",
@@ -101,6 +112,8 @@ impl OptionArgs {
                 "stun" => settle_list(&mut self.stun, root),
                 "turn_url" => settle_list(&mut self.turn_url, root),
                 "signal_server" => settle_list(&mut self.signal_server, root),
+                "interface" => settle_list(&mut self.interface, root),
+                "exclude_interface" => settle_list(&mut self.exclude_interface, root),
                 "turn_username" => settle_text(&mut self.turn_username, root),
                 "turn_credential" => settle_text(&mut self.turn_credential, root),
                 "turn_secret" => settle_text(&mut self.turn_secret, root),
@@ -136,6 +149,8 @@ impl OptionArgs {
             idle_timeout_seconds: self.idle_timeout,
             turn_secret: self.turn_secret.unwrap_or_default(),
             proxy: self.proxy.unwrap_or_default(),
+            interface: self.interface,
+            exclude_interface: self.exclude_interface,
         })
     }
 }

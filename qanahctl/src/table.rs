@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use qanah_proto::v1::{
-    Broker, Candidate, CandidateKind, Path, PathKind, Peer, PeerState, ServerState, Tunnel,
+    Broker, Candidate, CandidateKind, Nat, Path, PathKind, Peer, PeerState, ServerState, Tunnel,
 };
 
 use crate::output::Style;
@@ -30,6 +30,9 @@ pub(crate) fn tunnel(tunnel: &Tunnel, style: Style) -> String {
     out += &wrap("  public key  ", &escape(&tunnel.public_key));
     out += &signaling(tunnel);
     out += &servers(tunnel);
+    if let Some(nat) = nat(tunnel.nat()) {
+        out += &wrap("  NAT         ", nat);
+    }
     if let Some(relaying) = relaying(tunnel) {
         out += &wrap("  relaying    ", &relaying);
     }
@@ -65,6 +68,18 @@ fn servers(tunnel: &Tunnel) -> String {
         first = "              ";
     }
     out
+}
+
+/// What is between this machine and the Internet, where something is known.
+const fn nat(nat: Nat) -> Option<&'static str> {
+    match nat {
+        Nat::Unspecified => None,
+        Nat::NoUdp => Some("no UDP gets out: no STUN server answers"),
+        Nat::None => Some("none"),
+        Nat::EndpointIndependent => Some("endpoint-independent mapping: holes can be punched"),
+        Nat::AddressDependent => Some("address-dependent mapping (symmetric)"),
+        Nat::SomeKind => Some("of unknown kind: one STUN server answers, two would tell"),
+    }
 }
 
 fn broker_line(broker: &Broker) -> String {

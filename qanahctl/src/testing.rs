@@ -222,6 +222,7 @@ pub(crate) fn tunnel(name: &str) -> Tunnel {
         drops: [("unknown_frame".into(), 0)].into(),
         relaying: Some(relaying(Vec::new())),
         servers: Vec::new(),
+        nat: 0,
     }
 }
 

@@ -126,6 +126,15 @@ pub(crate) struct ServerArgs {
     #[arg(skip)]
     pub(crate) environment: ProxyEnvironment,
 
+    /// Reach peers only through interfaces of this name; * and ? stand for other characters
+    /// (repeatable). An overlay such as tailscale0 is used only when it is named here
+    #[arg(long, value_name = "NAME", env = "QANAH_INTERFACE", hide_env_values = true)]
+    pub(crate) interface: Vec<String>,
+
+    /// Never reach peers through interfaces of this name, as for --interface (repeatable)
+    #[arg(long, value_name = "NAME", env = "QANAH_EXCLUDE_INTERFACE", hide_env_values = true)]
+    pub(crate) exclude_interface: Vec<String>,
+
     /// Neither relay for other peers nor be reached through them
     #[arg(
         long,
@@ -306,6 +315,8 @@ impl ServerArgs {
             ("stun", &mut self.stun),
             ("turn_url", &mut self.turn_url),
             ("signal_server", &mut self.signal_server),
+            ("interface", &mut self.interface),
+            ("exclude_interface", &mut self.exclude_interface),
         ];
         for (id, list) in lists {
             if from_environment(id) {

@@ -11,6 +11,7 @@ use qanah_core::servers::{
 use crate::args::ServerArgs;
 use crate::dial::Dialer;
 use crate::mqtt::{BrokerAddress, Scheme};
+use crate::platform::interfaces::{Interfaces, Pattern, PatternError};
 use crate::rtc::{Carrier, Login};
 use crate::tunnel::Behaviour;
 use crate::{mqtt, rtc};
@@ -51,6 +52,16 @@ pub(crate) enum ServersError {
     /// TLS to TURN servers cannot be had.
     #[error("--turn-ca: {0}")]
     TurnTrust(#[from] rtc::TrustError),
+    /// No interface can have such a name.
+    #[error("--{option} {}: {error}", .value.escape_debug())]
+    Interface {
+        /// The option, without its dashes.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong.
+        error: PatternError,
+    },
     /// `none` beside a broker.
     #[error("--signal-server: `none` cannot stand beside a broker")]
     NoneAndSome,
@@ -65,6 +76,8 @@ pub(crate) struct Servers {
     pub(crate) mqtt: mqtt::Settings,
     /// Whether to relay, and to wait for traffic.
     pub(crate) behaviour: Behaviour,
+    /// Which interfaces of the machine are used.
+    pub(crate) interfaces: Interfaces,
     proxies: ProxyChoice,
     stun: Vec<String>,
     turn: Vec<rtc::TurnServer>,
@@ -90,6 +103,10 @@ impl Servers {
                 proxies: proxies.clone(),
             },
             proxies,
+            interfaces: Interfaces {
+                only: patterns("interface", &args.interface)?,
+                except: patterns("exclude-interface", &args.exclude_interface)?,
+            },
             behaviour: Behaviour {
                 relay: !args.no_relay,
                 lazy: args
@@ -124,6 +141,14 @@ fn parse<T: std::str::FromStr<Err = ServerError>>(
     // The URL of a broker or a proxy may hold a password.
     let value = (!matches!(option, "signal-server" | "proxy")).then(|| text.to_owned());
     text.parse().map_err(|error| ServersError::Text { option, value, error })
+}
+
+fn patterns(option: &'static str, given: &[String]) -> Result<Vec<Pattern>, ServersError> {
+    let parse = |text: &String| {
+        let value = text.clone();
+        text.parse().map_err(|error| ServersError::Interface { option, value, error })
+    };
+    given.iter().map(parse).collect()
 }
 
 /// The TURN servers. The system's certificates are read only where one is spoken to over TLS.

@@ -42,6 +42,7 @@ use crate::control::report::TunnelReport;
 use crate::mqtt::Signaling;
 use crate::platform::PlatformError;
 use crate::platform::hooks::{self, HookError};
+use crate::platform::interfaces::Interfaces;
 use crate::rtc;
 
 pub(crate) use self::address::{Address, Happening};
@@ -242,6 +243,8 @@ impl Ended {
 pub(crate) struct Setup {
     /// How connections are made.
     pub(crate) rtc: rtc::Settings,
+    /// Which interfaces of the machine are used.
+    pub(crate) interfaces: Interfaces,
     /// The way to the brokers.
     pub(crate) signaling: Signaling,
     /// Who is told of changes.
@@ -280,9 +283,10 @@ impl Tunnel {
             stop: stopped,
             ready,
         };
-        let Setup { rtc, signaling, changes, .. } = setup;
+        let Setup { rtc, interfaces, signaling, changes, .. } = setup;
         let behaviour = prepared.behaviour;
-        let start = actor::Start { prepared, steps, rtc, signaling, queue, changes, behaviour };
+        let start =
+            actor::Start { prepared, steps, rtc, signaling, queue, changes, behaviour, interfaces };
         std::thread::Builder::new()
             .name("tunnel".to_owned())
             .spawn(move || {

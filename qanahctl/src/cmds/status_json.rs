@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use qanah_proto::v1::{
-    Broker, Candidate, CandidateKind, Carried, Path, PathKind, Peer, PeerState, Relaying, Server,
-    ServerKind, ServerState, Traffic, Tunnel,
+    Broker, Candidate, CandidateKind, Carried, Nat, Path, PathKind, Peer, PeerState, Relaying,
+    Server, ServerKind, ServerState, Traffic, Tunnel,
 };
 use serde_json::{Map, Value, json};
 
@@ -46,11 +46,23 @@ fn tunnel(found: &Found) -> Value {
         "mtu": mtu,
         "uptime_seconds": uptime_seconds,
         "signaling": { "brokers": brokers.iter().map(broker).collect::<Vec<_>>() },
+        "nat": nat(found.tunnel.nat()),
         "servers": servers.iter().map(server).collect::<Vec<_>>(),
         "peers": peers.iter().map(peer).collect::<Vec<_>>(),
         "drops": counts(drops),
         "relaying": relaying.as_ref().map(relaying_value),
     })
+}
+
+const fn nat(nat: Nat) -> &'static str {
+    match nat {
+        Nat::Unspecified => "unknown",
+        Nat::NoUdp => "no_udp",
+        Nat::None => "none",
+        Nat::EndpointIndependent => "endpoint_independent",
+        Nat::AddressDependent => "address_dependent",
+        Nat::SomeKind => "some_kind",
+    }
 }
 
 fn relaying_value(relaying: &Relaying) -> Value {

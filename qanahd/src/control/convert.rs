@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use qanah_core::diagnosis::Nat;
 use qanah_core::policy::Denial;
 use qanah_proto::{status_with_detail, v1};
 use thiserror::Error;
@@ -203,7 +204,19 @@ impl From<TunnelReport> for v1::Tunnel {
             drops: counts(report.drops),
             relaying: report.relaying.map(Into::into),
             servers: all(report.servers),
+            nat: nat(report.nat).into(),
         }
+    }
+}
+
+const fn nat(nat: Nat) -> v1::Nat {
+    match nat {
+        Nat::Unknown => v1::Nat::Unspecified,
+        Nat::NoUdp => v1::Nat::NoUdp,
+        Nat::None => v1::Nat::None,
+        Nat::Independent => v1::Nat::EndpointIndependent,
+        Nat::Dependent => v1::Nat::AddressDependent,
+        Nat::SomeKind => v1::Nat::SomeKind,
     }
 }
 

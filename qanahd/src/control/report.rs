@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use qanah_core::diagnosis::Nat;
 use qanah_core::key::PublicKey;
 
 pub(crate) use crate::rtc::{ServerKind, ServerReport, ServerState};
@@ -36,6 +37,8 @@ pub(crate) struct TunnelReport {
     pub(crate) brokers: Vec<BrokerReport>,
     /// STUN and TURN servers.
     pub(crate) servers: Vec<ServerReport>,
+    /// What is between this machine and the Internet.
+    pub(crate) nat: Nat,
     /// In the order of the configuration.
     pub(crate) peers: Vec<PeerReport>,
     /// What was dropped before it belonged to a peer.

@@ -98,6 +98,12 @@ impl Options {
         if !options.proxy.is_empty() {
             args.proxy = Some(options.proxy);
         }
+        if !options.interface.is_empty() {
+            args.interface = options.interface;
+        }
+        if !options.exclude_interface.is_empty() {
+            args.exclude_interface = options.exclude_interface;
+        }
         if let Some(no_relay) = options.no_relay {
             args.no_relay = no_relay;
         }
@@ -169,8 +175,14 @@ mod tests {
         assert_eq!(args.idle_timeout, Some(7));
         assert_eq!(args.turn_secret.as_deref(), Some(""));
         assert_eq!(args.proxy, None);
-        let options = v1::TunnelOptions { proxy: "none".into(), ..Default::default() };
+        let options = v1::TunnelOptions {
+            proxy: "none".into(),
+            exclude_interface: vec!["docker*".into()],
+            ..Default::default()
+        };
         let args = Options::of(Some(options)).unwrap().over(&daemon);
+        assert_eq!(args.exclude_interface, ["docker*"]);
+        assert!(args.interface.is_empty());
         assert_eq!(args.proxy.as_deref(), Some("none"));
         assert_eq!(args.turn_secret.as_deref(), Some("s"));
     }

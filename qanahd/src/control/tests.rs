@@ -101,6 +101,7 @@ pub(super) fn tunnel() -> TunnelReport {
         uptime: Duration::from_millis(3500),
         brokers: Vec::new(),
         servers: Vec::new(),
+        nat: qanah_core::diagnosis::Nat::Unknown,
         peers: vec![PeerReport {
             name: None,
             public_key: key,

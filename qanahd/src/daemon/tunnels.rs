@@ -125,8 +125,13 @@ impl Daemon {
         let reports = Reports { name: name.clone(), number, sender: self.reports.clone() };
         let rtc = servers.rtc();
         let health = rtc.health.clone();
-        let setup =
-            Setup { rtc, signaling, changes: self.changes.clone(), limits: hooks::Limits::DEFAULT };
+        let setup = Setup {
+            rtc,
+            interfaces: servers.interfaces,
+            signaling,
+            changes: self.changes.clone(),
+            limits: hooks::Limits::DEFAULT,
+        };
         keeper::keep(Job {
             name: name.clone(),
             given,

@@ -17,13 +17,20 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMe
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkMessage, State};
 
 use super::PlatformError;
-use super::query::{connect, kernel, link_kind, link_name, local_address};
+use super::interfaces::Interfaces;
+use super::query::{connect, kernel, link_kind, link_name, local_address, routes_by};
 
 /// The most addresses in all: each is a socket, a candidate to send, and pairs to check.
 pub(crate) const MAX_ADDRESSES: usize = 16;
 
 /// The most addresses of one family on one interface.
 pub(crate) const MAX_PER_FAMILY: usize = 2;
+
+/// The most prefixes of other overlays that are remembered.
+const MAX_PREFIXES: usize = 1024;
+
+/// The two halves of everything, which VPNs set in place of a default route.
+const SPLIT_DEFAULT: u8 = 1;
 
 /// Beginnings of names that overlays give their interfaces, where the kind does not tell.
 const OVERLAY_NAMES: [&str; 4] = ["tailscale", "wg", "zt", "nebula"];
@@ -40,13 +47,14 @@ pub(crate) struct LocalAddress {
 }
 
 /// The addresses of this machine that can be host candidates, the likeliest first, at most
-/// [`MAX_ADDRESSES`]. Without those of the interfaces `exclude` (our own tunnels), and without
-/// those inside `inside` (the tunnel's own Address prefixes).
+/// [`MAX_ADDRESSES`]. Without those of the interfaces `own` (our own tunnels), without those that
+/// `choice` does not allow, and without those inside `inside` (the tunnel's own Address prefixes).
 ///
 /// # Errors
 /// Where netlink cannot be asked.
 pub(crate) async fn local_addresses(
-    exclude: &[&str],
+    own: &[&str],
+    choice: &Interfaces,
     inside: &[IpNet],
 ) -> Result<Vec<LocalAddress>, PlatformError> {
     let netlink = connect()?;
@@ -55,8 +63,39 @@ pub(crate) async fn local_addresses(
     let dump: Result<Vec<AddressMessage>, _> =
         netlink.address().get().execute().try_collect().await;
     let dump = dump.map_err(|error| kernel("list the addresses", error))?;
-    let links = links.iter().filter_map(|link| Link::of(link, exclude)).collect();
+    let links = links.iter().filter_map(|link| Link::of(link, own, choice)).collect();
     Ok(select(&links, dump.iter().filter_map(Address::of).collect(), inside))
+}
+
+/// The prefixes that this machine reaches through other overlays that `choice` does not allow, and through our own
+/// interfaces (`own`). An address in there is no way to a peer. Default routes do not count: where all
+/// traffic goes through another VPN, so does ours.
+///
+/// # Errors
+/// Where netlink cannot be asked.
+pub(crate) async fn foreign_prefixes(
+    own: &[&str],
+    choice: &Interfaces,
+) -> Result<Vec<IpNet>, PlatformError> {
+    let netlink = connect()?;
+    let links: Result<Vec<LinkMessage>, _> = netlink.link().get().execute().try_collect().await;
+    let links = links.map_err(|error| kernel("list the interfaces", error))?;
+    let foreign: Vec<u32> = links
+        .iter()
+        .filter(|link| {
+            link_name(link).is_some_and(|name| {
+                own.contains(&name) || (is_other_overlay(link) && !choice.allow(name, true))
+            })
+        })
+        .map(|link| link.header.index)
+        .collect();
+    if foreign.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut prefixes = routes_by(&netlink, &foreign).await?;
+    prefixes.retain(|prefix| prefix.prefix_len() > SPLIT_DEFAULT);
+    prefixes.truncate(MAX_PREFIXES);
+    Ok(prefixes)
 }
 
 /// Interfaces that may have candidates, by index.
@@ -73,7 +112,7 @@ struct Link {
 
 impl Link {
     /// The interface, unless it can have no candidates.
-    fn of(link: &LinkMessage, exclude: &[&str]) -> Option<(u32, Self)> {
+    fn of(link: &LinkMessage, own: &[&str], choice: &Interfaces) -> Option<(u32, Self)> {
         let name = link_name(link)?;
         let flags = link.header.flags;
         let kind = link_kind(link);
@@ -83,9 +122,8 @@ impl Link {
         if !flags.contains(LinkFlags::Up | LinkFlags::Running)
             || leads_nowhere
             || flags.contains(LinkFlags::Loopback)
-            || exclude.contains(&name)
-            || kind.is_some_and(is_overlay)
-            || OVERLAY_NAMES.iter().any(|beginning| name.starts_with(beginning))
+            || own.contains(&name)
+            || !choice.allow(name, is_other_overlay(link))
         {
             return None;
         }
@@ -96,6 +134,12 @@ impl Link {
         };
         Some((link.header.index, Self { name: name.to_owned(), rank }))
     }
+}
+
+/// Whether an interface belongs to an overlay, by its kind or its name.
+fn is_other_overlay(link: &LinkMessage) -> bool {
+    let named = |name: &str| OVERLAY_NAMES.iter().any(|beginning| name.starts_with(beginning));
+    link_kind(link).is_some_and(is_overlay) || link_name(link).is_some_and(named)
 }
 
 /// Whether interfaces of this kind are overlays by themselves.
@@ -376,21 +420,49 @@ mod tests {
             let tunnel = bring_up(&steps).await.unwrap();
 
             let expected = ["192.0.2.1", "2001:db8::1"].map(ip);
+            let everything = Interfaces::default();
             let ips = async |exclude: &[&str], inside: &[&str]| {
                 let inside: Vec<IpNet> = inside.iter().map(|net| net.parse().unwrap()).collect();
-                let found = local_addresses(exclude, &inside).await.unwrap();
+                let found = local_addresses(exclude, &everything, &inside).await.unwrap();
                 let mut ips: Vec<IpAddr> = found.iter().map(|address| address.ip).collect();
                 ips.sort();
                 ips
             };
             // The kernel tells of the carrier a moment after the link is up.
             until("one interface counts", async || ips(&[], &[]).await == expected).await;
-            let found = local_addresses(&[], &[]).await.unwrap();
+            let found = local_addresses(&[], &everything, &[]).await.unwrap();
             assert!(found.iter().all(|address| address.interface == "eth0"));
             assert_eq!(ips(&["eth0"], &[]).await, Vec::<IpAddr>::new());
             assert_eq!(ips(&["eth"], &[]).await, expected);
             assert_eq!(ips(&[], &["192.0.2.0/28"]).await, [ip("2001:db8::1")]);
             assert_eq!(ips(&[], &["2001:db8::/32"]).await, [ip("192.0.2.1")]);
+
+            let chosen = |only: &[&str], except: &[&str]| {
+                let patterns = |list: &[&str]| list.iter().map(|it| it.parse().unwrap()).collect();
+                Interfaces { only: patterns(only), except: patterns(except) }
+            };
+            for (only, except, expected) in [
+                (&["wg?"][..], &[][..], &["203.0.113.1"][..]),
+                (&["eth*"], &["eth0"], &[]),
+                (&[], &["e*"], &[]),
+                (&["wgx", "eth0"], &["wgx"], &["192.0.2.1", "2001:db8::1"]),
+            ] {
+                let found = local_addresses(&[], &chosen(only, except), &[]).await.unwrap();
+                let mut found: Vec<String> = found.iter().map(|it| it.ip.to_string()).collect();
+                found.sort();
+                assert_eq!(found, expected, "{only:?} {except:?}");
+            }
+            let foreign = foreign_prefixes(&["peer1"], &everything).await.unwrap();
+            for (text, is_foreign) in [
+                ("203.0.113.77", true),
+                ("10.9.0.7", true),
+                ("fd00:9::7", true),
+                ("192.0.2.7", false),
+                ("2001:db8::7", false),
+            ] {
+                let inside = foreign.iter().any(|prefix| prefix.contains(&ip(text)));
+                assert_eq!(inside, is_foreign, "{text} in {foreign:?}");
+            }
 
             // With its other end up, the second interface counts; so does a bridge with a port.
             make_up(&netlink, "far1", &[]).await;

@@ -6,6 +6,7 @@ pub(crate) mod cleanup;
 pub(crate) mod config_dir;
 mod error;
 pub(crate) mod hooks;
+pub(crate) mod interfaces;
 pub(crate) mod netlink;
 pub(crate) mod privileges;
 mod query;

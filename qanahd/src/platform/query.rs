@@ -102,6 +102,36 @@ pub(super) async fn route_owner(netlink: &Handle, prefix: IpNet) -> Option<Strin
     Some(name_of(netlink, index).await)
 }
 
+/// The destinations of all routes, of whatever table, through these interfaces.
+pub(super) async fn routes_by(
+    netlink: &Handle,
+    interfaces: &[u32],
+) -> Result<Vec<IpNet>, PlatformError> {
+    let dumps = [
+        RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+    ];
+    let mut found = Vec::new();
+    for dump in dumps {
+        let routes: Result<Vec<RouteMessage>, _> =
+            netlink.route().get(dump).execute().try_collect().await;
+        let routes = routes.map_err(|error| kernel("list the routes", error))?;
+        found.extend(routes.iter().filter_map(|route| {
+            let oif = route.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            })?;
+            let length = route.header.destination_prefix_length;
+            let destination = destination(route).filter(|ip| !ip.is_multicast())?;
+            // Link-local addresses are the same on every link.
+            let is_local = matches!(destination, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            (interfaces.contains(&oif) && !is_local)
+                .then(|| IpNet::new(destination, length).ok())?
+        }));
+    }
+    Ok(found)
+}
+
 /// The destination of a route; the default route has none.
 fn destination(message: &RouteMessage) -> Option<IpAddr> {
     message.attributes.iter().find_map(|attribute| match attribute {

@@ -54,6 +54,21 @@ fn is_sane(address: SocketAddr) -> bool {
         && !placeholder::is_reserved(ip)
 }
 
+/// What an address of IPv4 has less in the local preference of its priority (RFC 8445, section 5.1.2.1).
+const IPV4_LESS: u32 = 0x2000 << 8;
+
+/// The priority of a candidate of the other side, so that of two pairs of one kind that with IPv6 is
+/// the better one (RFC 8421, section 4). `webrtc` gives all local candidates of a kind the same; the lesser
+/// one of a pair decides.
+fn preferred(candidate: &Candidate) -> u32 {
+    let local_preference = candidate.priority & 0x00ff_ff00;
+    if candidate.address.is_ipv4() && local_preference >= IPV4_LESS {
+        candidate.priority - IPV4_LESS
+    } else {
+        candidate.priority
+    }
+}
+
 /// A candidate of the other side as `webrtc` wants it (RFC 8839, section 5.1); `None` for an
 /// address that no check may go to.
 pub(super) fn to_remote(candidate: &Candidate) -> Option<RTCIceCandidateInit> {
@@ -69,7 +84,7 @@ pub(super) fn to_remote(candidate: &Candidate) -> Option<RTCIceCandidateInit> {
     Some(RTCIceCandidateInit {
         candidate: format!(
             "candidate:{foundation} 1 udp {} {} {} typ {typ}",
-            candidate.priority,
+            preferred(candidate),
             candidate.address.ip(),
             candidate.address.port(),
         ),
@@ -103,6 +118,22 @@ mod tests {
                 address: address.parse().unwrap(),
             };
             assert!(to_remote(&candidate).is_none(), "{address}");
+        }
+    }
+
+    #[test]
+    fn ipv6_comes_first_among_candidates_of_a_kind() {
+        let of = |address: &str, kind, priority| {
+            let candidate = Candidate { kind, priority, address: address.parse().unwrap() };
+            preferred(&candidate)
+        };
+        let host = CandidateKind::Host;
+        let [four, six] = ["192.0.2.1:1", "[2001:db8::1]:1"].map(|it| of(it, host, 0x7eff_ffff));
+        assert!(four < six && six == 0x7eff_ffff);
+        // A kind is never taken for a lesser one, whatever the other side says.
+        assert!(four > of("[2001:db8::1]:1", CandidateKind::PeerReflexive, 0x6eff_ffff));
+        for priority in [0, 1, 0x6e00_0001, IPV4_LESS - 1] {
+            assert_eq!(of("192.0.2.1:1", host, priority), priority);
         }
     }
 

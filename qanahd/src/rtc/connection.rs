@@ -13,8 +13,10 @@ use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder};
 use webrtc_core::peer_connection::configuration::RTCOfferOptions;
 
 use super::handler::{Handler, Shared};
+use super::port::Names;
 use super::runtime::DriverRuntime;
 use super::sdp::Remote;
+use super::told::Told;
 use super::turn::streams::Streams;
 use super::{
     CHANNEL_LABEL, EventSink, RtcError, RtcEvent, SCTP_PORT, Settings, TurnServer, candidate,
@@ -32,11 +34,10 @@ const STREAMS_TIMEOUT: Duration = Duration::from_millis(500);
 struct BindAddresses(Arc<StdMutex<Vec<SocketAddr>>>);
 
 impl BindAddresses {
-    fn set(&self, addresses: &[IpAddr], port: Option<u16>) {
-        let port = port.unwrap_or(0);
+    fn set(&self, addresses: &[IpAddr]) {
         // An unspecified address would make `webrtc` bind every interface, our own TUNs too.
         let wanted = addresses.iter().filter(|address| !address.is_unspecified());
-        let list = wanted.map(|ip| SocketAddr::new(*ip, port)).collect();
+        let list = wanted.map(|ip| SocketAddr::new(*ip, 0)).collect();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = list;
     }
 
@@ -80,6 +81,8 @@ pub(crate) struct Connection {
     shared: Arc<Shared>,
     runtime: Arc<DriverRuntime>,
     streams: Streams,
+    told: Told,
+    names: Names,
     addresses: BindAddresses,
     settings: Settings,
     state: Mutex<State>,
@@ -111,6 +114,7 @@ impl Connection {
         connection.shared.own_channel(channel);
         let offer = connection.peer.create_offer(None).await?;
         let local = describe(&offer.sdp, settings)?;
+        connection.names.add_ufrag(&local.ice.ufrag);
         connection.peer.set_local_description(offer).await?;
         Ok((connection, local))
     }
@@ -130,6 +134,7 @@ impl Connection {
         connection.peer.set_remote_description(offer).await?;
         let answer = connection.peer.create_answer(None).await?;
         let local = describe(&answer.sdp, settings)?;
+        connection.names.add_ufrag(&local.ice.ufrag);
         connection.peer.set_local_description(answer).await?;
         connection.state.lock().await.remote = Some(fixed);
         connection.add_remote(&remote.candidates).await;
@@ -142,11 +147,13 @@ impl Connection {
         is_offerer: bool,
     ) -> Result<Self, RtcError> {
         let addresses = BindAddresses(Arc::default());
-        addresses.set(&settings.local_addresses, settings.udp_port);
+        addresses.set(&settings.local_addresses);
         if addresses.is_empty() {
             return Err(RtcError::NoAddresses);
         }
-        let shared = Arc::new(Shared::new(events, is_offerer));
+        let told = Told::new(settings.foreign.clone());
+        let names = Names::default();
+        let shared = Arc::new(Shared::new(events, is_offerer, told.clone(), names.clone()));
         let on_exit = {
             let shared = Arc::clone(&shared);
             Arc::new(move || shared.closed("the driver of the connection ended"))
@@ -162,6 +169,8 @@ impl Connection {
             settings.fw_mark,
             streams.clone(),
             settings.health.clone(),
+            told.clone(),
+            settings.port.clone().map(|port| (port, names.clone())),
             on_exit,
         ));
         shared.set_runtime(&runtime);
@@ -188,6 +197,8 @@ impl Connection {
             shared,
             runtime,
             streams,
+            told,
+            names,
             addresses,
             settings: settings.clone(),
             state: Mutex::default(),
@@ -234,6 +245,10 @@ impl Connection {
             let Some(init) = candidate::to_remote(candidate) else {
                 continue;
             };
+            if !self.told.add(candidate) {
+                tracing::debug!(address = %candidate.address, "candidate refused: another overlay");
+                continue;
+            }
             if let Err(error) = self.peer.add_ice_candidate(init).await {
                 tracing::debug!(%error, address = %candidate.address, "candidate not taken");
             }
@@ -248,7 +263,7 @@ impl Connection {
 
     /// Addresses to bind from the next ICE restart on, for when those of the machine have changed.
     pub(crate) fn set_local_addresses(&self, addresses: &[IpAddr]) {
-        self.addresses.set(addresses, self.settings.udp_port);
+        self.addresses.set(addresses);
     }
 
     /// Begins an ICE restart: new sockets, new candidates. Returns the new generation and our credentials
@@ -271,6 +286,7 @@ impl Connection {
         let options = RTCOfferOptions { ice_restart: true };
         let offer = self.peer.create_offer(Some(options)).await?;
         let credentials = sdp::credentials(&offer.sdp)?;
+        self.names.add_ufrag(&credentials.ufrag);
         self.shared.generation.store(generation, Ordering::Release);
         self.shared.restarting();
         self.peer.set_local_description(offer).await?;
@@ -317,6 +333,7 @@ impl Connection {
         self.peer.set_remote_description(offer).await?;
         let answer = self.peer.create_answer(None).await?;
         let credentials = sdp::credentials(&answer.sdp)?;
+        self.names.add_ufrag(&credentials.ufrag);
         self.peer.set_local_description(answer).await?;
         Ok(Restart::Answer(credentials))
     }

@@ -13,7 +13,9 @@ use webrtc::peer_connection::{
 
 use super::channel::{self, Channel};
 use super::options::{DISCONNECTED_AFTER, FAILED_AFTER};
+use super::port::Names;
 use super::runtime::DriverRuntime;
+use super::told::Told;
 use super::{CHANNEL_LABEL, EventSink, RtcEvent, SelectedCandidate, candidate};
 
 /// A peer that opens more channels of its own than this, or sends as many texts, is broken or worse: what
@@ -27,6 +29,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the driver's callbacks and the connection share.
 pub(super) struct Shared {
     sink: EventSink,
+    told: Told,
+    names: Names,
     is_offerer: bool,
     is_closed: AtomicBool,
     has_channel: AtomicBool,
@@ -44,9 +48,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(sink: EventSink, is_offerer: bool) -> Self {
+    pub(super) fn new(sink: EventSink, is_offerer: bool, told: Told, names: Names) -> Self {
         Self {
             sink,
+            told,
+            names,
             is_offerer,
             is_closed: AtomicBool::new(false),
             has_channel: AtomicBool::new(is_offerer),
@@ -161,7 +167,14 @@ impl Shared {
         let connection = self.connection.get()?.upgrade()?;
         let ice = connection.sctp().await?.transport().ice_transport();
         let pair = ice.get_selected_candidate_pair().await.ok()??;
-        Some((candidate::selected(pair.local())?, candidate::selected(pair.remote())?))
+        let mut remote = candidate::selected(pair.remote())?;
+        // ICE keeps calling what it met before it was told by its first name.
+        if let Some(kind) = self.told.kind(remote.address) {
+            remote.kind = kind;
+        }
+        let mut local = candidate::selected(pair.local())?;
+        local.address = self.names.translate(local.address);
+        Some((local, remote))
     }
 
     /// From the first path on, the channel has a while to open.
@@ -211,7 +224,8 @@ pub(super) struct Handler(pub(super) Arc<Shared>);
 #[async_trait::async_trait]
 impl PeerConnectionEventHandler for Handler {
     async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
-        if let Some(candidate) = candidate::from_local(&event.candidate) {
+        if let Some(mut candidate) = candidate::from_local(&event.candidate) {
+            candidate.address = self.0.names.translate(candidate.address);
             let generation = self.0.generation.load(Ordering::Acquire);
             self.0.emit(RtcEvent::LocalCandidate { generation, candidate });
         }

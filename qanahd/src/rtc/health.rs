@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use qanah_core::diagnosis::{Nat, OwnSide};
 use qanah_core::servers::Host;
 use qanah_core::turn::{ALLOCATE, BINDING, ERROR, SUCCESS, StunHeader, TransactionId};
 use webrtc_core::stun::attributes::ATTR_USERNAME;
 use webrtc_core::stun::error_code::ErrorCodeAttribute;
 use webrtc_core::stun::message::{Getter as _, Message};
 
+use super::sightings::Sightings;
 use super::turn::{Carrier, TurnServer};
 
 /// A server has not answered when so long after the first request nothing has come. `webrtc` asks again
@@ -59,7 +61,7 @@ pub(crate) struct ServerReport {
 
 /// What is known of the servers of a tunnel. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Health(Arc<Mutex<Vec<Entry>>>);
+pub(crate) struct Health(Arc<Mutex<Vec<Entry>>>, Arc<Mutex<Sightings>>);
 
 struct Entry {
     url: String,
@@ -142,25 +144,25 @@ impl Entry {
         self.open.push_back((id, with_login));
     }
 
-    fn answers(&mut self, header: StunHeader, datagram: &[u8], now: Instant) {
-        let Some(place) = self.open.iter().position(|(id, _)| *id == header.id) else {
-            return;
-        };
-        let Some((_, with_login)) = self.open.remove(place) else {
-            return;
+    /// False when nobody asked.
+    fn answers(&mut self, header: StunHeader, datagram: &[u8], now: Instant) -> bool {
+        let place = self.open.iter().position(|(id, _)| *id == header.id);
+        let Some((_, with_login)) = place.and_then(|place| self.open.remove(place)) else {
+            return false;
         };
         if header.kind & ERROR == SUCCESS {
-            return self.set(ServerState::Works, now);
+            self.set(ServerState::Works, now);
+            return true;
         }
         let code = decoded(datagram).and_then(|message| {
             let mut code = ErrorCodeAttribute::default();
             code.get_from(&message).ok().map(|()| code.code.0)
         });
         // The first answer to every client: it says what to log in for (RFC 8489, section 9.2.4).
-        if code == Some(401) && !with_login {
-            return;
+        if code != Some(401) || with_login {
+            self.set(ServerState::Trouble(self.explain(code)), now);
         }
-        self.set(ServerState::Trouble(self.explain(code)), now);
+        true
     }
 
     /// The words of the server itself are not shown: it is a stranger.
@@ -198,7 +200,7 @@ impl Entry {
     }
 }
 
-fn decoded(datagram: &[u8]) -> Option<Message> {
+pub(super) fn decoded(datagram: &[u8]) -> Option<Message> {
     let mut message = Message::new();
     message.raw = datagram.to_vec();
     message.decode().ok().map(|()| message)
@@ -224,7 +226,7 @@ impl Health {
             let is_named = !server.is_stream() && matches!(server.host, Host::Domain(_));
             Entry { authority: Some(authority), by_secret, is_named, ..entry }
         });
-        Self(Arc::new(Mutex::new(stun.chain(turn).collect())))
+        Self(Arc::new(Mutex::new(stun.chain(turn).collect())), Arc::default())
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
@@ -234,6 +236,32 @@ impl Health {
     /// How all of them do, in the order of the settings.
     pub(crate) fn report(&self, now: Instant) -> Vec<ServerReport> {
         self.entries().iter().map(|entry| entry.report(now)).collect()
+    }
+
+    fn sightings(&self) -> MutexGuard<'_, Sightings> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of our NAT and the servers, to tell why there is no path.
+    pub(crate) fn own_side(&self, now: Instant) -> OwnSide {
+        let reports = self.report(now);
+        let of = |kind| reports.iter().filter(move |server| server.kind == kind);
+        let failed = |server: &ServerReport| matches!(server.state, ServerState::Trouble(_));
+        let no_stun = of(ServerKind::Stun).all(failed) && of(ServerKind::Stun).next().is_some();
+        let nat = match self.sightings().nat() {
+            _ if no_stun => Nat::NoUdp,
+            nat => nat,
+        };
+        OwnSide {
+            nat,
+            has_turn: of(ServerKind::Turn).next().is_some(),
+            turn_works: of(ServerKind::Turn).any(|server| server.state == ServerState::Works),
+        }
+    }
+
+    /// The network of this machine is another one.
+    pub(crate) fn network_changed(&self) {
+        self.sightings().forget();
     }
 
     /// `webrtc` will send to these addresses (or placeholders) when it means `HOST:PORT`.
@@ -273,19 +301,32 @@ impl Health {
         }
     }
 
-    /// A datagram came from this address.
-    pub(super) fn received(&self, from: SocketAddr, datagram: &[u8]) {
+    /// A datagram came from this address to the socket with that one, unless it came by a stream.
+    pub(super) fn received(&self, local: Option<SocketAddr>, from: SocketAddr, datagram: &[u8]) {
         if let Some(header) = binding_or_allocate(datagram).filter(|header| !header.is_request()) {
-            self.received_at(from, header, datagram, Instant::now());
+            let was_told_by_stun = self.received_at(from, header, datagram, Instant::now());
+            if let Some(local) = local.filter(|_| was_told_by_stun) {
+                self.sightings().note(local, from, datagram);
+            }
         }
     }
 
-    fn received_at(&self, from: SocketAddr, header: StunHeader, datagram: &[u8], now: Instant) {
+    /// True when it is a STUN server's answer to a request of ours, with what that asked for.
+    fn received_at(
+        &self,
+        from: SocketAddr,
+        header: StunHeader,
+        datagram: &[u8],
+        now: Instant,
+    ) -> bool {
+        let mut was_told = false;
         for entry in self.entries().iter_mut() {
             if entry.is_about(header.kind) && entry.addresses.contains(&from) {
-                entry.answers(header, datagram, now);
+                let was_open = entry.answers(header, datagram, now);
+                was_told |= was_open && entry.kind == ServerKind::Stun;
             }
         }
+        was_told && header.kind & ERROR == SUCCESS
     }
 
     /// The stream to the server of this URL could not be made, or broke.

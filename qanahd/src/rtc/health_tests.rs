@@ -128,9 +128,9 @@ fn strangers_cannot_say_anything_of_a_server() {
     // Another address, another transaction, a request, the check of a peer.
     world.received("192.0.2.2:3478", &message(BINDING + ERROR, 1, None, Some(500)));
     world.received(STUN, &message(BINDING + ERROR, 9, None, Some(500)));
-    world.health.received(at(STUN), &message(BINDING, 1, None, None));
-    world.health.received(at(STUN), b"\x01\x01 something else");
-    world.health.received(at(STUN), b"");
+    world.health.received(None, at(STUN), &message(BINDING, 1, None, None));
+    world.health.received(None, at(STUN), b"\x01\x01 something else");
+    world.health.received(None, at(STUN), b"");
     world.sent("192.0.2.2:3478", &message(BINDING, 2, None, None));
     // A check of ICE, because a peer says that it is there.
     world.sent(STUN, &message(BINDING, 2, Some("a:b"), None));

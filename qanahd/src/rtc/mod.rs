@@ -16,12 +16,16 @@ mod connection;
 mod handler;
 mod health;
 mod options;
+mod port;
+mod ported;
 mod resolve;
 mod runtime;
 mod sdp;
+mod sightings;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod told;
 mod turn;
 
 use std::net::{IpAddr, SocketAddr};
@@ -33,7 +37,9 @@ use qanah_core::signal::{Candidate, CandidateKind};
 pub(crate) use self::channel::{Channel, ChannelReceiver, ChannelSender, SendError};
 pub(crate) use self::connection::{Connection, Restart};
 pub(crate) use self::health::{Health, ServerKind, ServerReport, ServerState};
+pub(crate) use self::port::Port;
 pub(crate) use self::resolve::Resolver;
+pub(crate) use self::told::Foreign;
 pub(crate) use self::turn::{Carrier, Login, TrustError, TurnServer, client_config};
 
 use crate::dial::Dialer;
@@ -69,8 +75,8 @@ pub(crate) struct Settings {
     pub(crate) receive_buffer: u32,
     /// How often a lost message is sent again; `None` is reliable. The offerer decides.
     pub(crate) max_retransmits: Option<u16>,
-    /// UDP port for all addresses; any when absent. Only one connection at a time can have it.
-    pub(crate) udp_port: Option<u16>,
+    /// UDP port of the host candidates; any when absent. Share one among all connections of a tunnel.
+    pub(crate) port: Option<Port>,
     /// Firewall mark of all packets (`SO_MARK`).
     pub(crate) fw_mark: Option<u32>,
     /// How long the first checks go on without an answer, at least (and by default) 12 s. An answer that is carried by
@@ -83,6 +89,8 @@ pub(crate) struct Settings {
     pub(crate) dialer: Dialer,
     /// What is known of the servers. Share one among all connections of a tunnel.
     pub(crate) health: Health,
+    /// Where no peer is reached. Share one among all connections of a tunnel.
+    pub(crate) foreign: Foreign,
 }
 
 impl Default for Settings {
@@ -97,12 +105,13 @@ impl Default for Settings {
             send_buffer: 1024 * 1024,
             receive_buffer: 4 * 1024 * 1024,
             max_retransmits: None,
-            udp_port: None,
+            port: None,
             fw_mark: None,
             patience: Duration::from_secs(12),
             resolver: Resolver::default(),
             dialer: Dialer::default(),
             health: Health::default(),
+            foreign: Foreign::default(),
         }
     }
 }

@@ -14,8 +14,11 @@ use webrtc::runtime::{
 };
 
 use super::health::Health;
+use super::port::{Names, Port};
+use super::ported::PortedSocket;
 use super::resolve::Resolver;
 use super::socket::{BatchingSocket, Links};
+use super::told::Told;
 use super::turn::placeholder;
 use super::turn::streams::Streams;
 
@@ -27,6 +30,9 @@ pub(super) struct DriverRuntime {
     fw_mark: Option<u32>,
     streams: Streams,
     health: Health,
+    told: Told,
+    /// The tunnel's one port, and how the connection is called there.
+    port: Option<(Port, Names)>,
     /// Called when the driver has ended, for whatever reason, a panic included.
     on_exit: Arc<dyn Fn() + Send + Sync>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -43,6 +49,8 @@ impl DriverRuntime {
         fw_mark: Option<u32>,
         streams: Streams,
         health: Health,
+        told: Told,
+        port: Option<(Port, Names)>,
         on_exit: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         Self {
@@ -50,6 +58,8 @@ impl DriverRuntime {
             fw_mark,
             streams,
             health,
+            told,
+            port,
             on_exit,
             tasks: Mutex::default(),
             is_eager: AtomicBool::new(true),
@@ -139,12 +149,25 @@ impl Runtime for DriverRuntime {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        let links = Links {
+        let links = |streams| Links {
             resolver: self.resolver.clone(),
-            streams: self.streams.for_socket(),
+            streams,
             health: self.health.clone(),
+            told: self.told.clone(),
         };
-        Ok(Arc::new(BatchingSocket::new(socket, self.fw_mark, links)?))
+        let own = BatchingSocket::new(socket, self.fw_mark, links(self.streams.for_socket()))?;
+        let Some((port, names)) = &self.port else {
+            return Ok(Arc::new(own));
+        };
+        let ip = own.local_addr()?.ip();
+        match port.socket(ip, self.fw_mark) {
+            Ok(socket) => Ok(Arc::new(PortedSocket::new(own, socket, names, links(None))?)),
+            Err(error) => {
+                // Another port is better than none.
+                tracing::warn!(%error, %ip, "ListenPort cannot be used, another port is");
+                Ok(Arc::new(own))
+            }
+        }
     }
 
     fn wrap_tcp_listener(

@@ -15,6 +15,7 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
@@ -24,6 +25,7 @@ use webrtc::runtime::AsyncUdpSocket;
 use super::batch::{MAX_BATCH_SEGMENTS, Queue};
 use super::health::Health;
 use super::resolve::{Resolver, Route};
+use super::told::Told;
 use super::turn::placeholder;
 use super::turn::streams::SocketStreams;
 
@@ -44,11 +46,14 @@ pub(super) struct Links {
     pub(super) streams: Option<SocketStreams>,
     /// Watches how the servers answer.
     pub(super) health: Health,
+    /// Knows who may send checks.
+    pub(super) told: Told,
 }
 
 /// The socket.
 pub(super) struct BatchingSocket {
     io: tokio::net::UdpSocket,
+    local: SocketAddr,
     state: UdpSocketState,
     links: Links,
     queue: Mutex<Queue>,
@@ -79,8 +84,10 @@ impl BatchingSocket {
         socket.set_nonblocking(true)?;
         let io = tokio::net::UdpSocket::from_std(socket)?;
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        let local = io.local_addr()?;
         Ok(Self {
             io,
+            local,
             state,
             links,
             queue: Mutex::default(),
@@ -140,6 +147,21 @@ impl BatchingSocket {
         Poll::Ready(Ok(()))
     }
 
+    /// Sends all that waits, and keeps the waker for what comes next.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut queue = lock(&self.queue);
+        match &mut queue.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        self.flush(&mut queue, cx)
+    }
+
+    /// As [`judge`](Self::judge), for what came by another way.
+    pub(super) fn judge_one(&self, meta: &mut RecvMeta, buffer: &[u8]) {
+        self.judge(meta, buffer, &lock(&self.named));
+    }
+
     /// Sends what can be sent at once.
     fn try_flush(&self, queue: &mut Queue, may_stay: impl Fn(&Queue) -> bool) {
         while !queue.batches.is_empty() && !may_stay(queue) {
@@ -151,7 +173,7 @@ impl BatchingSocket {
 }
 
 /// More than the limits for everybody, where we may; else what they allow.
-fn grow_buffers(socket: &std::net::UdpSocket) {
+pub(super) fn grow_buffers(socket: &std::net::UdpSocket) {
     let fd = socket.as_fd();
     if setsockopt(&fd, sockopt::RcvBufForce, &KERNEL_BUFFER).is_err() {
         let _ = setsockopt(&fd, sockopt::RcvBuf, &KERNEL_BUFFER);
@@ -175,12 +197,14 @@ impl BatchingSocket {
             return Poll::Pending;
         };
         let (from, message) = ready!(streams.poll_message(cx, buffer.len()));
-        self.links.health.received(from, &message);
+        self.links.health.received(None, from, &message);
+        let is_admitted = self.links.told.admits_datagram(from, &message, Instant::now());
         if let Some(room) = buffer.get_mut(..message.len()) {
             room.copy_from_slice(&message);
         }
+        let length = if is_admitted { message.len() } else { 0 };
         *meta = RecvMeta::default();
-        (meta.addr, meta.len, meta.stride) = (from, message.len(), message.len().max(1));
+        (meta.addr, meta.len, meta.stride) = (from, length, length.max(1));
         Poll::Ready(1)
     }
 
@@ -223,8 +247,13 @@ impl BatchingSocket {
         if let Some((_, placeholder)) = named.iter().find(|(real, _)| *real == meta.addr) {
             meta.addr = *placeholder;
         }
-        for datagram in buffer.get(..meta.len).unwrap_or_default().chunks(meta.stride) {
-            self.links.health.received(meta.addr, datagram);
+        let received = buffer.get(..meta.len).unwrap_or_default();
+        if !self.links.told.admits_datagram(meta.addr, received, Instant::now()) {
+            meta.len = 0;
+            return;
+        }
+        for datagram in received.chunks(meta.stride) {
+            self.links.health.received(Some(self.local), meta.addr, datagram);
         }
     }
 }
@@ -310,16 +339,9 @@ impl AsyncUdpSocket for BatchingSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        {
-            let mut queue = lock(&self.queue);
-            match &mut queue.waker {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
-            // Pending is well: this task is woken when there is room, and comes back here.
-            if let Poll::Ready(Err(error)) = self.flush(&mut queue, cx) {
-                return Poll::Ready(Err(error));
-            }
+        // Pending is well: this task is woken when there is room, and comes back here.
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+            return Poll::Ready(Err(error));
         }
         let streams_first = self.streams_first.load(Ordering::Relaxed);
         if streams_first && let Poll::Ready(count) = self.poll_streams(cx, bufs, meta) {

@@ -29,6 +29,7 @@ use crate::downlink::Heard;
 use crate::held::Held;
 use crate::mqtt::Signaling;
 use crate::pace::Pace;
+use crate::platform::interfaces::Interfaces;
 use crate::platform::netlink::Applied;
 use crate::relay::RelayDesk;
 use crate::rtc;
@@ -48,6 +49,7 @@ pub(super) struct Start {
     pub(super) queue: mpsc::Receiver<Command>,
     pub(super) changes: Changes,
     pub(super) behaviour: Behaviour,
+    pub(super) interfaces: Interfaces,
 }
 
 /// Peers whose packets had no session to go by, until the actor has time for them.
@@ -104,9 +106,11 @@ impl Actor {
             wanted: Wanted::new(wanting),
         };
         start.rtc.prefetch();
+        let port = config.interface.listen_port.map(rtc::Port::new);
         let connecting = Rc::new(Connecting {
-            rtc: start.rtc,
+            rtc: rtc::Settings { port, ..start.rtc },
             interface: name.as_str().to_owned(),
+            interfaces: start.interfaces,
             prefixes: RefCell::new(config.interface.addresses.clone()),
         });
         let addresses = config.interface.addresses.clone();
@@ -173,6 +177,7 @@ impl Actor {
                 Some(addresses) = network.recv() => {
                     // The brokers first: what is said next should find them.
                     self.shared.signaling.network_changed();
+                    self.shared.connecting.rtc.health.network_changed();
                     let now = clock::now();
                     self.with_all(|peer| peer.network_changed(now, &addresses));
                 }

@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::address::Address;
-use crate::platform::addresses::local_addresses;
+use crate::platform::addresses::{foreign_prefixes, local_addresses};
+use crate::platform::interfaces::Interfaces;
 use crate::rtc::{self, Connection, Restart, RtcError};
 
 /// Commands that may wait. The machine sends a handful a session.
@@ -81,6 +82,8 @@ pub(crate) struct Connecting {
     pub(crate) rtc: rtc::Settings,
     /// Name of our interface: its addresses are no way to reach us.
     pub(crate) interface: String,
+    /// Which interfaces of the machine are used.
+    pub(crate) interfaces: Interfaces,
     /// Prefixes of our interface; they change with the configuration.
     pub(crate) prefixes: RefCell<Vec<IpNet>>,
 }
@@ -103,7 +106,11 @@ impl Connecting {
     pub(crate) async fn addresses(&self) -> Option<Vec<IpAddr>> {
         let own = [self.interface.as_str()];
         let prefixes = self.prefixes.borrow().clone();
-        match local_addresses(&own, &prefixes).await {
+        match foreign_prefixes(&own, &self.interfaces).await {
+            Ok(foreign) => self.rtc.foreign.set(foreign),
+            Err(error) => warn!("the machine's routes could not be read: {error}"),
+        }
+        match local_addresses(&own, &self.interfaces, &prefixes).await {
             Ok(found) => Some(found.into_iter().map(|found| found.ip).collect()),
             Err(error) => {
                 warn!("the machine's addresses could not be read: {error}");

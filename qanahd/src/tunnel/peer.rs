@@ -9,9 +9,10 @@ use qanah_core::frame::{Control, Hop};
 use qanah_core::key::PublicKey;
 use qanah_core::mesh::Paths;
 use qanah_core::router::PeerId;
+use qanah_core::session::limits::MAX_CANDIDATES;
 use qanah_core::session::{Event, Install, Output, RtcCommand, SessionKind};
 use qanah_core::signal::{
-    CandidateKind, Carrier, Message, OpenError, PairKeys, PeerName, SessionId,
+    Candidate, CandidateKind, Carrier, Message, OpenError, PairKeys, PeerName, SessionId,
 };
 use rand_core::OsRng;
 use tracing::{debug, info, warn};
@@ -55,6 +56,8 @@ pub(crate) struct Peer {
     /// The last completed handshake, also when its session is gone.
     pub(crate) handshake_at: Option<Instant>,
     complained_at: Option<Instant>,
+    /// The candidates of both sides, ours first, between which the last attempt found no path.
+    unreached: Option<(Vec<Candidate>, Vec<Candidate>)>,
     seen: Seen,
     /// Offers and answers by hand that were made since the tunnel last looked.
     pub(super) made: Vec<Made>,
@@ -75,6 +78,7 @@ impl Peer {
             forged_at: None,
             handshake_at: None,
             complained_at: None,
+            unreached: None,
             seen: Seen::default(),
             made: Vec::new(),
             sessions: HashMap::new(),
@@ -155,6 +159,10 @@ impl Peer {
         let machine = self.paths.direct_mut();
         match event {
             RtcEvent::LocalCandidate { generation, candidate } => {
+                let session = self.sessions.get_mut(&id);
+                if let Some(session) = session.filter(|it| it.ours.len() < MAX_CANDIDATES) {
+                    session.ours.push(candidate);
+                }
                 machine.found_candidate(now, id, generation, candidate);
             }
             RtcEvent::GatheringDone { generation } => machine.gathered(now, id, generation),
@@ -168,6 +176,9 @@ impl Peer {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.path = Some((local, remote));
                 }
+                self.unreached = None;
+                let by_turn = [local.kind, remote.kind].contains(&CandidateKind::Relayed);
+                machine.path_found(now, id, by_turn);
                 info!(PEER = %self.label, "path: {:?} {} to {:?} {}", local.kind, local.address,
                     remote.kind, remote.address);
             }
@@ -175,7 +186,12 @@ impl Peer {
             RtcEvent::IceDisconnected => {
                 debug!(PEER = %self.label, session = %id, "ICE hears nothing");
             }
-            RtcEvent::IceFailed => machine.path_failed(now, id),
+            RtcEvent::IceFailed => {
+                if let Some(session) = self.sessions.get(&id) {
+                    self.unreached = Some((session.ours.clone(), session.theirs.borrow().clone()));
+                }
+                machine.path_failed(now, id);
+            }
             RtcEvent::Closed { reason } => machine.closed(now, id, &reason),
         }
     }
@@ -211,6 +227,11 @@ impl Peer {
             local.kind == CandidateKind::Host && !addresses.contains(&local.address.ip())
         });
         self.paths.direct_mut().network_changed(now, gone);
+    }
+
+    /// The candidates of both sides, ours first, between which the last attempt found no path.
+    pub(crate) fn unreached(&self) -> Option<(&[Candidate], &[Candidate])> {
+        self.unreached.as_ref().map(|(ours, theirs)| (ours.as_slice(), theirs.as_slice()))
     }
 
     /// The path of a session, as ICE chose it.

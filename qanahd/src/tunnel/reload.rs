@@ -20,6 +20,7 @@ const TOLD: usize = 200;
 pub(crate) struct Outline {
     public_key: PublicKey,
     hooks: Hooks,
+    listen_port: Option<u16>,
     behaviour: Behaviour,
     peers: HashMap<PublicKey, Known>,
     /// Ids are not used again: what is still under way for a peer that is gone must not reach another.
@@ -51,7 +52,9 @@ impl Outline {
         behaviour: Behaviour,
     ) -> Self {
         let hooks = config.interface.hooks.clone();
-        let mut outline = Self { public_key, hooks, behaviour, peers: HashMap::new(), next: 0 };
+        let listen_port = config.interface.listen_port;
+        let peers = HashMap::new();
+        let mut outline = Self { public_key, hooks, listen_port, behaviour, peers, next: 0 };
         for (seed, peer) in seeds.iter().zip(&config.peers) {
             outline.note(seed, peer);
         }
@@ -89,6 +92,7 @@ impl Outline {
             public_key: self.public_key,
             // Those of the start stay in force.
             hooks: self.hooks.clone(),
+            listen_port: self.listen_port,
             behaviour: self.behaviour,
             peers: HashMap::new(),
             next: self.next,
@@ -116,11 +120,18 @@ impl Outline {
 
     /// What of a changed configuration has no effect before the next start.
     pub(crate) fn later(&self, config: &Config) -> Option<String> {
-        (config.interface.hooks != self.hooks).then(|| {
-            "the hooks have changed; those that were read when the tunnel came up stay in force \
-             until it is taken down and brought up again"
-                .to_owned()
-        })
+        let hooks = config.interface.hooks != self.hooks;
+        let port = config.interface.listen_port != self.listen_port;
+        let what = match (hooks, port) {
+            (false, false) => return None,
+            (true, false) => "the hooks have",
+            (false, true) => "ListenPort has",
+            (true, true) => "the hooks and ListenPort have",
+        };
+        Some(format!(
+            "{what} changed; what was read when the tunnel came up stays in force until it is taken \
+             down and brought up again"
+        ))
     }
 }
 

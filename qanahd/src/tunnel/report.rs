@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use qanah_core::config::{Config, TunnelName};
+use qanah_core::diagnosis::{OwnSide, why_no_path};
 use qanah_core::key::PublicKey;
 use qanah_core::router::PeerId;
 use qanah_core::session::{Phase, SessionKind, View};
@@ -51,13 +52,7 @@ impl Identity {
     }
 
     /// The state of the tunnel, without what it carries for others.
-    fn report(
-        &self,
-        members: &Members,
-        drops: &Drops,
-        by_hand: bool,
-        now: Instant,
-    ) -> TunnelReport {
+    fn report(&self, members: &Members, drops: &Drops, side: Side, now: Instant) -> TunnelReport {
         TunnelReport {
             name: self.name.clone(),
             public_key: self.public_key,
@@ -66,12 +61,13 @@ impl Identity {
             uptime: now.saturating_duration_since(self.since),
             brokers: Vec::new(),
             servers: Vec::new(),
+            nat: side.own.nat,
             peers: members
                 .iter()
                 .map(|member| PeerReport {
                     name: member.name.clone(),
                     allowed_ips: member.allowed_ips.clone(),
-                    ..peer_report(members, &member.peer, by_hand, now)
+                    ..peer_report(members, &member.peer, side, now)
                 })
                 .collect(),
             drops: drops.report(),
@@ -80,12 +76,22 @@ impl Identity {
     }
 }
 
+/// What is true of all peers.
+#[derive(Clone, Copy)]
+struct Side {
+    /// No broker is configured.
+    by_hand: bool,
+    own: OwnSide,
+}
+
 impl Actor {
     /// The state of the tunnel. The brokers are the daemon's to add.
     /// `by_hand` says that there are none.
     pub(super) fn report(&self, by_hand: bool, now: Instant) -> TunnelReport {
         let relaying = self.shared.desk.as_ref().map(|desk| relaying(&self.members, desk));
-        let report = self.identity.report(&self.members, &self.drops, by_hand, now);
+        let own = self.shared.connecting.rtc.health.own_side(now);
+        let side = Side { by_hand, own };
+        let report = self.identity.report(&self.members, &self.drops, side, now);
         TunnelReport { relaying, ..report }
     }
 }
@@ -109,7 +115,7 @@ fn relaying(members: &Members, desk: &RelayDesk) -> RelayingReport {
     }
 }
 
-fn peer_report(members: &Members, peer: &Peer, by_hand: bool, now: Instant) -> PeerReport {
+fn peer_report(members: &Members, peer: &Peer, side: Side, now: Instant) -> PeerReport {
     let direct = peer.paths.direct().view();
     let age = |at: Instant| now.saturating_duration_since(at);
     let (path, rtt) = match peer.paths.chosen() {
@@ -127,7 +133,7 @@ fn peer_report(members: &Members, peer: &Peer, by_hand: bool, now: Instant) -> P
     };
     let is_relayed = matches!(path, Some(PathReport::Relay { .. }));
     let is_idle = !peer.paths.is_wanted() && peer.paths.is_idle();
-    let reason = reason(peer, &direct, by_hand, now);
+    let reason = reason(peer, &direct, side, now);
     PeerReport {
         name: None,
         public_key: peer.public_key,
@@ -153,7 +159,17 @@ fn peer_report(members: &Members, peer: &Peer, by_hand: bool, now: Instant) -> P
     }
 }
 
-fn reason(peer: &Peer, view: &View, by_hand: bool, now: Instant) -> String {
+/// Why a peer is not connected, and what would help where the paths are to blame.
+fn reason(peer: &Peer, view: &View, side: Side, now: Instant) -> String {
+    let mut text = cause(peer, view, side.by_hand, now);
+    if let Some((ours, theirs)) = peer.unreached().filter(|_| view.phase != Phase::Connected) {
+        let why = why_no_path(side.own, ours, theirs);
+        text = if text.is_empty() { why } else { format!("{text}: {why}") };
+    }
+    text
+}
+
+fn cause(peer: &Peer, view: &View, by_hand: bool, now: Instant) -> String {
     let forged = peer.forged_at.is_some_and(|at| now < at + FORGED_MATTERS);
     match (view.phase, forged) {
         (Phase::Waiting, true) => "PresharedKey differs, or forged messages".to_owned(),

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use qanah_core::router::PeerId;
 use qanah_core::seal::{CarrierKey, Opener, Openers, Sealer};
+use qanah_core::session::limits::MAX_CANDIDATES;
 use qanah_core::session::{Install, RtcCommand, SessionKind};
-use qanah_core::signal::SessionId;
+use qanah_core::signal::{Candidate, SessionId};
 use tokio::task::AbortHandle;
 
 use super::connector::Commands;
@@ -30,6 +31,9 @@ pub(super) struct Session {
     pub(super) stats: Rc<SessionStats>,
     /// The path that ICE chose.
     pub(super) path: Option<(SelectedCandidate, SelectedCandidate)>,
+    /// What we are to be reached at, and what the peer is: to tell why there is no path.
+    pub(super) ours: Vec<Candidate>,
+    pub(super) theirs: RefCell<Vec<Candidate>>,
 }
 
 impl Drop for Session {
@@ -60,12 +64,23 @@ impl Session {
             openers: None,
             stats: Rc::default(),
             path: None,
+            ours: Vec::new(),
+            theirs: RefCell::default(),
         }
     }
 
     /// Hands a command to the task of the connection. False when it has too much to do.
     pub(super) fn hand_over(&self, shared: &Shared, mut command: RtcCommand) -> bool {
         shared.keep_out_own_addresses(&mut command);
+        let told = match &command {
+            RtcCommand::Answer { remote, .. } | RtcCommand::AcceptAnswer(remote) => {
+                remote.candidates.as_slice()
+            }
+            RtcCommand::AddCandidates { candidates, .. } => candidates,
+            _ => &[],
+        };
+        self.theirs.borrow_mut().extend_from_slice(told);
+        self.theirs.borrow_mut().truncate(MAX_CANDIDATES);
         self.commands.as_ref().is_none_or(|commands| commands.try_send(command).is_ok())
     }
 

@@ -36,7 +36,7 @@ fn interface(out: &mut String, parsed: &Parsed) {
     field(out, "addresses", &joined(&interface.addresses));
     field(out, "mtu", &interface.mtu.to_string());
     if let Some(port) = interface.listen_port {
-        field(out, "listening port", &format!("{port} (not used)"));
+        field(out, "listening port", &port.to_string());
     }
     if interface.dns != Dns::default() {
         field(out, "dns servers", &joined(&interface.dns.servers));

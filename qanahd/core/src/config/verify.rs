@@ -99,12 +99,6 @@ fn note_unused(interface: &InterfaceDraft, peers: &[PeerDraft], warnings: &mut W
         let text = "has no effect yet: no name server is set; set it by hand or remove the line";
         note(Key::Dns, Level::Warning, interface.seen.line_of(Key::Dns), text.to_owned());
     }
-    if interface.listen_port.is_some() {
-        let line = interface.seen.line_of(Key::ListenPort);
-        let text = "has no effect: packets travel through WebRTC, which picks its own ports; \
-                    no port needs to be open";
-        note(Key::ListenPort, Level::Notice, line, text.to_owned());
-    }
     let (line, more) = first_and_more(peers, Key::Endpoint, |peer| peer.endpoint.is_some());
     let text = "is not used: peers find each other by signaling, not at a fixed address";
     note(Key::Endpoint, Level::Warning, line, format!("{text}{more}"));

@@ -13,6 +13,7 @@ use super::*;
 
 mod connect;
 mod measure;
+mod port;
 mod restart;
 mod servers;
 

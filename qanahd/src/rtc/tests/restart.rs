@@ -104,7 +104,7 @@ fn a_dead_path_is_seen_in_time_and_another_found() {
 #[test]
 fn keeps_its_port_over_an_ice_restart() {
     in_namespace(|| async {
-        let offerer = Settings { udp_port: Some(4500), ..settings(&[A4, A6]) };
+        let offerer = Settings { port: Some(Port::new(4500)), ..settings(&[A4, A6]) };
         let mut lab = Lab::open(&offerer, &settings(&[B4, B6])).await;
         restart(&mut lab, 0).await;
         lab.until_reconnected(2).await;
