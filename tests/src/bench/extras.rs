@@ -12,8 +12,12 @@ use crate::bench::direct::Effort;
 use crate::bench::iperf::{self, Run};
 use crate::bench::results::Sheet;
 use crate::bench::rtt::first_answer;
+use crate::conf::inner4;
 use crate::lab::{Lab, Underlay};
 use crate::measure::resident;
+use crate::nat;
+use crate::nat::ground::Ground;
+use crate::nat::theory::Path;
 use crate::wait::secs;
 
 /// How long a relayed path may take to come up; half of it in a quick run.
@@ -84,6 +88,42 @@ fn by_relay(who: &Contender, effort: &Effort, limit: Duration) -> Result<Option<
         return Ok(None);
     }
     iperf::run(site.place(1)?, site.place(3)?, &site.address(3)?, &effort.transfer()).map(Some)
+}
+
+/// TCP between two peers that reach each other by a TURN server only, over each of its carriers.
+pub fn by_turn(sheet: &mut Sheet<'_>, who: &Contender, args: &Args, effort: &Effort) {
+    if who.kind != Kind::Qanah {
+        return;
+    }
+    for (id, url) in [
+        ("turn.udp", "turn:turn.lab:3478"),
+        ("turn.tcp", "turn:turn.lab:3478?transport=tcp"),
+        ("turn.tls", "turns:turn.lab:443"),
+    ] {
+        if !args.wants(id) {
+            continue;
+        }
+        match through(url, effort) {
+            Ok(transfer) => {
+                sheet.put(id, transfer.mbit, json!({ "retransmits": transfer.retransmits }));
+            }
+            Err(error) => sheet.fail(id, &error),
+        }
+    }
+}
+
+fn through(url: &str, effort: &Effort) -> Result<iperf::Transfer> {
+    let ground = Ground::new()?;
+    ground.lab.passed();
+    let sites = [ground.of_kind(nat::Kind::Open)?, ground.of_kind(nat::Kind::Open)?];
+    for (here, there) in [(&sites[0], &sites[1]), (&sites[1], &sites[0])] {
+        here.cut_from(there)?;
+    }
+    let options = ground.servers.options_with(&[url]).log_level("info");
+    let group = ground.start("turn", sites, options)?;
+    group.settles(Path::Turn)?;
+    let (from, to) = (group.site(1)?.place(), group.site(2)?.place());
+    iperf::run(from, to, &inner4(2), &effort.transfer())
 }
 
 /// How much the memory of the daemons grows between the end of the first minute of load and the end.

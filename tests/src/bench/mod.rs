@@ -109,6 +109,7 @@ fn measure(contenders: &[Contender], args: &Args, effort: &Effort, paths: &[Path
             }
             // Nobody waits again for what did not come.
             relays = relays && extras::relayed(&mut sheet, who, args, effort);
+            extras::by_turn(&mut sheet, who, args, effort);
         }
     }
     for who in contenders {
