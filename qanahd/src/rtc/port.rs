@@ -17,6 +17,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use qanah_core::turn::{BINDING, StunHeader, TransactionId};
@@ -37,6 +38,8 @@ const MAX_SOURCES: usize = 64;
 const MAX_REQUESTS: usize = 512;
 /// ICE generations of a connection whose checks are taken.
 const MAX_UFRAGS: usize = 2;
+/// Pause after an error of the socket.
+const PAUSE: Duration = Duration::from_millis(10);
 /// One receive: as many coalesced datagrams as the kernel hands out at once.
 const RECEIVE: usize = 64 * 1024;
 
@@ -293,7 +296,11 @@ async fn read(
             // Errors of what was sent are told here too (a port that is closed); they are nobody's end.
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => tracing::debug!(%error, "receiving at ListenPort"),
+            Err(error) => {
+                tracing::debug!(%error, "receiving at ListenPort");
+                // Should it go on like that, it does not keep the thread busy.
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
 }
