@@ -38,7 +38,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Bring a tunnel up
-    Up(cmds::up::Args),
+    Up(Box<cmds::up::Args>),
     /// Take a tunnel down
     Down(cmds::down::Args),
     /// Apply a changed configuration file; connections of unchanged peers live on
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command, sockets: &Sockets) -> Outcome {
     match command {
-        Command::Up(args) => cmds::up::run(args, sockets).await,
+        Command::Up(args) => cmds::up::run(*args, sockets).await,
         Command::Down(args) => cmds::down::run(&args, sockets).await,
         Command::Reload(args) => cmds::reload::run(&args, sockets).await,
         Command::Status(args) => cmds::status::run(&args, sockets, output::style()).await,

@@ -31,19 +31,21 @@ impl<R: CryptoRngCore> Machine<R> {
     /// end.
     pub fn path_found(&mut self, now: Instant, id: SessionId, by_turn: bool) {
         if let Some(session) = self.session_mut(id) {
-            session.by_turn = by_turn;
+            session.by_turn = Some(by_turn);
         }
         self.plan_better(now);
     }
 
     /// The live session or its path is another one.
     pub(super) fn plan_better(&mut self, now: Instant) {
-        let by_turn = self.live.as_ref().is_some_and(|it| it.by_turn && !it.is_dead());
-        if !by_turn {
-            self.better = Better::default();
-        } else if self.better.next.is_none() {
-            self.better.pause = BETTER_FIRST;
-            self.next_better(now);
+        match self.live.as_ref().filter(|it| !it.is_dead()).map(|it| it.by_turn) {
+            Some(Some(true)) if self.better.next.is_none() => {
+                self.better.pause = BETTER_FIRST;
+                self.next_better(now);
+            }
+            // As before: one of the same kind has taken over, or it is not known yet.
+            Some(Some(true) | None) => {}
+            Some(Some(false)) | None => self.better = Better::default(),
         }
     }
 

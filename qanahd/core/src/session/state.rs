@@ -67,8 +67,8 @@ pub(super) struct Session {
     pub(super) taken: Vec<Candidate>,
     pub(super) ice: IceGeneration,
     pub(super) rekey: Rekey,
-    /// Its path goes through a TURN server.
-    pub(super) by_turn: bool,
+    /// Whether its path goes through a TURN server, once it has one.
+    pub(super) by_turn: Option<bool>,
 }
 
 /// Which ICE generation each side is in. Equal when no restart is under way.
@@ -179,7 +179,7 @@ impl Session {
             taken: Vec::new(),
             ice: IceGeneration::default(),
             rekey: Rekey::default(),
-            by_turn: false,
+            by_turn: None,
         }
     }
 
