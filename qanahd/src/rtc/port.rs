@@ -38,6 +38,8 @@ const MAX_SOURCES: usize = 64;
 const MAX_REQUESTS: usize = 512;
 /// ICE generations of a connection whose checks are taken.
 const MAX_UFRAGS: usize = 2;
+/// Sockets that are kept, one for each address that the machine has or had.
+const MAX_SOCKETS: usize = 32;
 /// Pause after an error of the socket.
 const PAUSE: Duration = Duration::from_millis(10);
 /// One receive: as many coalesced datagrams as the kernel hands out at once.
@@ -51,7 +53,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Clone)]
 pub(crate) struct Port {
     port: u16,
-    sockets: Arc<Mutex<HashMap<IpAddr, Weak<PortSocket>>>>,
+    /// Kept also while no connection has a part of one: an ICE restart gives its sockets up and wants them back at
+    /// once.
+    sockets: Arc<Mutex<HashMap<IpAddr, Arc<PortSocket>>>>,
 }
 
 impl Port {
@@ -66,12 +70,15 @@ impl Port {
     /// When the port is taken there, or the mark cannot be set.
     pub(super) fn socket(&self, ip: IpAddr, fw_mark: Option<u32>) -> io::Result<Arc<PortSocket>> {
         let mut sockets = lock(&self.sockets);
-        sockets.retain(|_, socket| socket.strong_count() > 0);
-        if let Some(socket) = sockets.get(&ip).and_then(Weak::upgrade) {
-            return Ok(socket);
+        if let Some(socket) = sockets.get(&ip) {
+            return Ok(Arc::clone(socket));
+        }
+        if sockets.len() >= MAX_SOCKETS {
+            // Addresses come and go.
+            sockets.retain(|_, socket| Arc::strong_count(socket) > 1);
         }
         let socket = Arc::new(PortSocket::bind(SocketAddr::new(ip, self.port), fw_mark)?);
-        sockets.insert(ip, Arc::downgrade(&socket));
+        sockets.insert(ip, Arc::clone(&socket));
         Ok(socket)
     }
 }
