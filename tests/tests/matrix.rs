@@ -14,30 +14,36 @@ use qanah_tests::nat::theory;
 use qanah_tests::nat::{Family, Kind, Site};
 
 /// Runs the cells of a table that are drawn, prints it, and fails where one is not as it should be.
-fn table<R: Display + Copy + Sync, C: Display + Copy + Sync>(
+fn table<R: Display + Copy + Send + Sync, C: Display + Copy + Send + Sync>(
     title: &str,
     rows: &[R],
     columns: &[C],
     draw: &Draw,
     run: impl Fn(R, C) -> Result<Outcome> + Sync,
 ) -> Result<()> {
+    let drawn = draw.cells(rows, columns);
     let mut jobs = Vec::new();
-    for (row, drawn) in draw.cells(rows, columns).iter().enumerate() {
-        jobs.extend((0..columns.len()).filter(|c| drawn[*c]).map(|column| (row, column)));
+    for (row, runs) in rows.iter().zip(&drawn) {
+        let runs = columns.iter().zip(runs).filter(|(_, runs)| **runs);
+        jobs.extend(runs.map(|(column, _)| (*row, *column)));
     }
     let started = std::time::Instant::now();
-    let done = all(jobs.clone(), |(row, column)| run(rows[row], columns[column]))?;
-    let mut cells = vec![vec![None; columns.len()]; rows.len()];
+    let mut done = all(jobs.clone(), |(row, column)| run(row, column))?.into_iter();
     let mut failures = Vec::new();
-    for ((row, column), outcome) in jobs.iter().zip(done) {
-        let text = match outcome {
+    let mut cell = |row: &R, column: &C| {
+        Some(match done.next()? {
             Ok(outcome) => format!("{} {:.1} s", outcome.path, outcome.time.as_secs_f64()),
             Err(error) => {
-                failures.push(format!("{} to {}: {error:#}", rows[*row], columns[*column]));
+                failures.push(format!("{row} to {column}: {error:#}"));
                 "FAILED".to_owned()
             }
-        };
-        cells[*row][*column] = Some(text);
+        })
+    };
+    let mut cells = Vec::new();
+    for (row, runs) in rows.iter().zip(&drawn) {
+        let of_row = columns.iter().zip(runs);
+        let of_row = of_row.map(|(column, runs)| if *runs { cell(row, column) } else { None });
+        cells.push(of_row.collect::<Vec<_>>());
     }
     let title = format!(
         "{title} ({}; {} cells in {:.0} s)",

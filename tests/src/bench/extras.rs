@@ -115,12 +115,11 @@ pub fn by_turn(sheet: &mut Sheet<'_>, who: &Contender, args: &Args, effort: &Eff
 fn through(url: &str, effort: &Effort) -> Result<iperf::Transfer> {
     let ground = Ground::new()?;
     ground.lab.passed();
-    let sites = [ground.of_kind(nat::Kind::Open)?, ground.of_kind(nat::Kind::Open)?];
-    for (here, there) in [(&sites[0], &sites[1]), (&sites[1], &sites[0])] {
-        here.cut_from(there)?;
-    }
+    let (here, there) = (ground.of_kind(nat::Kind::Open)?, ground.of_kind(nat::Kind::Open)?);
+    here.cut_from(&there)?;
+    there.cut_from(&here)?;
     let options = ground.servers.options_with(&[url]).log_level("info");
-    let group = ground.start("turn", sites, options)?;
+    let group = ground.start("turn", [here, there], options)?;
     group.settles(Path::Turn)?;
     let (from, to) = (group.site(1)?.place(), group.site(2)?.place());
     iperf::run(from, to, &inner4(2), &effort.transfer())
