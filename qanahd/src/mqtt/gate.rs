@@ -80,7 +80,7 @@ impl Gate {
         let _inside = runtime.enter();
         let listener = TcpListener::from_std(listener)?;
         let waiting = tokio::spawn(async move {
-            let Some(visitor) = wait_for_library(listener, expected).await else {
+            let Some(mut visitor) = wait_for_library(listener, expected).await else {
                 return;
             };
             // A task of its own: it lives on when the gate is closed.
@@ -88,7 +88,8 @@ impl Gate {
                 let tell = |outcome| {
                     *told.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
                 };
-                if let Err(error) = pass(visitor, &dialer, (&host, port), tell).await {
+                // The library hears of a failure by the end of its connection, and then the reason is known.
+                if let Err(error) = pass(&mut visitor, &dialer, (&host, port), tell).await {
                     tell(Outcome::Failed(error));
                 }
             });
@@ -185,7 +186,7 @@ async fn asks_rightly(stream: &mut TcpStream, expected: &str) -> bool {
 
 /// Says yes, connects, and carries bytes until either side ends.
 async fn pass(
-    mut library: TcpStream,
+    library: &mut TcpStream,
     dialer: &Dialer,
     (host, port): (&Host, u16),
     tell: impl Fn(Outcome),
@@ -195,12 +196,12 @@ async fn pass(
     yes.map_err(|error| error.to_string())?;
     let dialled = tokio::time::timeout(DIAL, dialer.dial(host, port)).await;
     let mut broker = dialled
-        .map_err(|_| format!("no connection through the proxy within {} s", DIAL.as_secs()))?
+        .map_err(|_| format!("no connection within {} s", DIAL.as_secs()))?
         .map_err(|error| error.to_string())?;
     if let (Ok(there), Ok(here)) = (broker.peer_addr(), broker.local_addr()) {
         tell(Outcome::Connected(there, here.ip()));
     }
     // How it ends the library sees itself.
-    let _ = tokio::io::copy_bidirectional(&mut library, &mut broker).await;
+    let _ = tokio::io::copy_bidirectional(library, &mut broker).await;
     Ok(())
 }
