@@ -1,9 +1,9 @@
 //! A plaintext that will become a frame, with room for header and tag around it.
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use thiserror::Error;
 
-use super::{HEADER_LEN, MAX_PACKETS, OVERHEAD, TAG_LEN};
+use super::{HEADER_LEN, MAX_PACKETS, RELAY_OVERHEAD, TAG_LEN};
 use crate::packet::Packet;
 
 /// What was to be added does not fit the frame.
@@ -11,16 +11,23 @@ use crate::packet::Packet;
 #[error("no room in the frame")]
 pub struct FrameFull;
 
+/// Room in front: the header of a frame, and all that a relay's cover puts before that.
+const FRONT: usize = HEADER_LEN + RELAY_OVERHEAD - TAG_LEN;
+/// Room behind: the tag of a frame and that of its cover.
+const BEHIND: usize = 2 * TAG_LEN;
+
 /// The plaintext of one frame while it grows.
 ///
-/// The buffer keeps room for the header in front and for the tag behind, so that
-/// [`Sealer::seal`](crate::seal::Sealer::seal) turns it into a frame where it lies. It never
+/// The buffer keeps room in front and behind, so that [`Sealer::seal`](crate::seal::Sealer::seal) turns it into a
+/// frame where it lies, and that into the plaintext of the frame that covers it on the way to a relay. It never
 /// holds more than it was made for and never allocates again.
 #[derive(Debug)]
 pub struct FrameBuf {
-    /// Initialised from the start: room for the header, the plaintext, perhaps unused room.
+    /// Initialised from the start: room in front, the plaintext, perhaps unused room.
     bytes: BytesMut,
-    /// Where the plaintext ends in `bytes`.
+    /// Where the plaintext begins in `bytes`.
+    start: usize,
+    /// Where it ends.
     end: usize,
     /// Where the plaintext ends at most.
     limit: usize,
@@ -30,16 +37,17 @@ pub struct FrameBuf {
 impl FrameBuf {
     /// Makes a buffer for at most `limit` bytes of plaintext.
     pub fn with_capacity(limit: usize) -> Self {
-        Self::reuse(BytesMut::with_capacity(limit.saturating_add(OVERHEAD)), limit)
+        Self::reuse(BytesMut::with_capacity(limit.saturating_add(FRONT + BEHIND)), limit)
     }
 
     /// As [`with_capacity`](Self::with_capacity), in an allocation that exists (say, of a pool).
     /// What is in it is lost. Allocates only if it is too small.
     pub fn reuse(mut bytes: BytesMut, limit: usize) -> Self {
         bytes.clear();
-        bytes.reserve(limit.saturating_add(OVERHEAD));
-        bytes.resize(HEADER_LEN, 0);
-        Self { bytes, end: HEADER_LEN, limit: limit.saturating_add(HEADER_LEN), packets: 0 }
+        bytes.reserve(limit.saturating_add(FRONT + BEHIND));
+        bytes.resize(FRONT, 0);
+        let limit = limit.saturating_add(FRONT);
+        Self { bytes, start: FRONT, end: FRONT, limit, packets: 0 }
     }
 
     /// The plaintext of a frame that was opened where it lay, to be sealed under other keys: header and
@@ -47,12 +55,12 @@ impl FrameBuf {
     pub fn reopened(mut frame: BytesMut) -> Option<Self> {
         let end = frame.len().checked_sub(TAG_LEN).filter(|end| *end >= HEADER_LEN)?;
         frame.truncate(end);
-        Some(Self { bytes: frame, end, limit: end, packets: 0 })
+        Some(Self { bytes: frame, start: HEADER_LEN, end, limit: end, packets: 0 })
     }
 
     /// How many bytes of plaintext there are.
     pub const fn len(&self) -> usize {
-        self.end - HEADER_LEN
+        self.end - self.start
     }
 
     /// Whether there is no plaintext yet.
@@ -72,12 +80,12 @@ impl FrameBuf {
 
     /// The plaintext.
     pub fn plaintext(&self) -> &[u8] {
-        self.bytes.get(HEADER_LEN..self.end).unwrap_or_default()
+        self.bytes.get(self.start..self.end).unwrap_or_default()
     }
 
     /// The plaintext, to be changed where it lies.
     pub fn plaintext_mut(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(HEADER_LEN..self.end).unwrap_or_default()
+        self.bytes.get_mut(self.start..self.end).unwrap_or_default()
     }
 
     /// Adds bytes.
@@ -88,9 +96,16 @@ impl FrameBuf {
         if more.len() > self.remaining() {
             return Err(FrameFull);
         }
-        self.bytes.truncate(self.end);
-        self.bytes.extend_from_slice(more);
-        self.end = self.bytes.len();
+        let end = self.end + more.len();
+        // What a past call of `room_mut` made stays initialised.
+        match self.bytes.get_mut(self.end..end) {
+            Some(room) => room.copy_from_slice(more),
+            None => {
+                self.bytes.truncate(self.end);
+                self.bytes.extend_from_slice(more);
+            }
+        }
+        self.end = end;
         Ok(())
     }
 
@@ -129,9 +144,28 @@ impl FrameBuf {
         Ok(())
     }
 
-    /// The room for the header and the plaintext; the tag can follow without an allocation.
-    pub(crate) fn into_bytes(mut self) -> BytesMut {
+    /// Forgets the plaintext and keeps the room.
+    pub fn clear(&mut self) {
+        (self.end, self.packets) = (self.start, 0);
+    }
+
+    /// Puts bytes before and after the plaintext, which are then a part of it. Nothing more is added behind them.
+    ///
+    /// # Errors
+    /// When there is no room in front; then nothing was put.
+    pub(crate) fn surround(&mut self, before: &[u8], after: &[u8]) -> Result<(), FrameFull> {
+        let start = self.start.checked_sub(before.len()).ok_or(FrameFull)?;
+        self.bytes.get_mut(start..self.start).ok_or(FrameFull)?.copy_from_slice(before);
         self.bytes.truncate(self.end);
+        self.bytes.extend_from_slice(after);
+        (self.start, self.end, self.limit) = (start, self.bytes.len(), self.bytes.len());
+        Ok(())
+    }
+
+    /// The plaintext alone, without a copy.
+    pub fn into_bytes(mut self) -> BytesMut {
+        self.bytes.truncate(self.end);
+        self.bytes.advance(self.start);
         self.bytes
     }
 }
@@ -139,6 +173,7 @@ impl FrameBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::RELAY_HEADER_LEN;
     use crate::packet::testing::packet;
 
     #[test]
@@ -166,7 +201,10 @@ mod tests {
         buf.room_mut()[0] = b'x';
         buf.push(b"f").unwrap();
         assert_eq!(buf.plaintext(), b"abcdef");
-        assert_eq!(buf.into_bytes()[HEADER_LEN..], *b"abcdef");
+        buf.clear();
+        assert!(buf.is_empty());
+        buf.push(b"12345678").unwrap();
+        assert_eq!(buf.into_bytes(), b"12345678".as_slice());
     }
 
     #[test]
@@ -175,10 +213,23 @@ mod tests {
         let start = buf.bytes.as_ptr();
         buf.room_mut().fill(1);
         buf.advance(1000).unwrap();
-        let mut bytes = buf.into_bytes();
-        bytes.extend_from_slice(&[0; TAG_LEN]);
-        assert_eq!(bytes.as_ptr(), start);
-        let again = FrameBuf::reuse(bytes, 1000);
+        buf.surround(&[2; HEADER_LEN], &[3; TAG_LEN]).unwrap();
+        assert_eq!(buf.push(b"x"), Err(FrameFull), "what is sealed does not grow");
+        buf.surround(&[4; RELAY_HEADER_LEN], &[]).unwrap();
+        buf.surround(&[5; HEADER_LEN], &[6; TAG_LEN]).unwrap();
+        assert_eq!(buf.bytes.as_ptr(), start);
+        assert_eq!(buf.surround(&[7], &[]), Err(FrameFull));
+        let parts: [&[u8]; 7] = [
+            &[5; HEADER_LEN],
+            &[4; RELAY_HEADER_LEN],
+            &[2; HEADER_LEN],
+            &[1; 1000],
+            &[3; TAG_LEN],
+            &[6; TAG_LEN],
+            &[],
+        ];
+        assert_eq!(buf.plaintext(), parts.concat());
+        let again = FrameBuf::reuse(buf.bytes, 1000);
         assert_eq!(again.bytes.as_ptr(), start);
         assert!(again.is_empty());
     }
@@ -190,8 +241,8 @@ mod tests {
         let mut buf = FrameBuf::reopened(frame).unwrap();
         assert_eq!((buf.plaintext(), buf.remaining()), (b"hello".as_slice(), 0));
         buf.plaintext_mut()[0] = b'H';
-        let mut bytes = buf.into_bytes();
-        bytes.extend_from_slice(&[0; TAG_LEN]);
+        buf.surround(&[3; HEADER_LEN], &[4; TAG_LEN]).unwrap();
+        let bytes = buf.into_bytes();
         assert_eq!((&bytes[HEADER_LEN..][..5], bytes.as_ptr()), (b"Hello".as_slice(), start));
         for len in 0..HEADER_LEN + TAG_LEN {
             assert!(FrameBuf::reopened(BytesMut::zeroed(len)).is_none());

@@ -83,6 +83,14 @@ impl RelayHeader {
         plaintext.iter_mut().zip(self.to_bytes()).for_each(|(to, from)| *to = from);
     }
 
+    /// Turns a frame into the plaintext of a relay frame with this header, where it lies.
+    ///
+    /// # Errors
+    /// For what was covered before: one hop is all there is.
+    pub fn cover(self, frame: &mut FrameBuf) -> Result<(), FrameFull> {
+        frame.surround(&self.to_bytes(), &[])
+    }
+
     /// The plaintext of a relay frame with this header.
     ///
     /// # Errors

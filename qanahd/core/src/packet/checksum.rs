@@ -9,7 +9,12 @@ pub(crate) struct Checksum(u64);
 impl Checksum {
     /// Adds bytes; an odd last byte counts as the high half of a word.
     pub(crate) fn add(mut self, bytes: &[u8]) -> Self {
-        let (words, rest) = bytes.as_chunks::<2>();
+        // The sum does not mind how the words are taken (RFC 1071, section 2): several at a time is faster.
+        let (wide, rest) = bytes.as_chunks::<4>();
+        let sum: u64 = wide.iter().map(|four| u64::from(u32::from_be_bytes(*four))).sum();
+        // Folded to 33 bits, so that no number of calls overflows.
+        self.0 += (sum >> 32) + (sum & 0xffff_ffff);
+        let (words, rest) = rest.as_chunks::<2>();
         for word in words {
             self.0 += u64::from(u16::from_be_bytes(*word));
         }

@@ -96,7 +96,24 @@ impl Sealer {
     ///
     /// # Errors
     /// When the key is used up. The plaintext is lost.
-    pub fn seal(&mut self, kind: FrameType, plaintext: FrameBuf) -> Result<BytesMut, SealError> {
+    pub fn seal(
+        &mut self,
+        kind: FrameType,
+        mut plaintext: FrameBuf,
+    ) -> Result<BytesMut, SealError> {
+        self.seal_in_place(kind, &mut plaintext)?;
+        Ok(plaintext.into_bytes())
+    }
+
+    /// Seals a plaintext where it lies; the frame takes its place, and may become the plaintext of another one.
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`].
+    pub fn seal_in_place(
+        &mut self,
+        kind: FrameType,
+        plaintext: &mut FrameBuf,
+    ) -> Result<(), SealError> {
         let counter = self.next;
         if counter >= FRAME_LIMIT {
             return Err(SealError::Exhausted);
@@ -105,12 +122,9 @@ impl Sealer {
         self.next += 1;
         let header = FrameHeader { kind: kind as u8, index: self.index, counter };
         let header = header.to_bytes();
-        let mut frame = plaintext.into_bytes();
-        let (room, body) = frame.split_first_chunk_mut::<HEADER_LEN>().ok_or(SealError::TooLong)?;
-        *room = header;
+        let body = plaintext.plaintext_mut();
         let tag = self.key.seal(counter, &header, body).ok_or(SealError::TooLong)?;
-        frame.extend_from_slice(&tag);
-        Ok(frame)
+        plaintext.surround(&header, &tag).map_err(|_| SealError::TooLong)
     }
 }
 
