@@ -9,6 +9,7 @@ pub mod frame;
 pub mod handshake;
 pub mod key;
 pub mod mesh;
+pub mod offload;
 pub mod packet;
 pub mod plan;
 pub mod policy;

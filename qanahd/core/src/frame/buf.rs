@@ -122,6 +122,11 @@ impl FrameBuf {
         Ok(())
     }
 
+    /// Counts one more packet, whose bytes were added otherwise.
+    pub(crate) const fn note_packet(&mut self) {
+        self.packets += 1;
+    }
+
     /// All the room that is left, to read into. What was read counts only after
     /// [`advance`](Self::advance), so a read that is abandoned leaves no trace.
     pub fn room_mut(&mut self) -> &mut [u8] {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
-mod checksum;
+pub(crate) mod checksum;
 mod hop;
 mod icmp;
 mod transport;

@@ -1,0 +1,17 @@
+//! What a TUN device with offloads leaves to others: checksums that are not computed yet, and packets that stand for
+//! many.
+//!
+//! The kernel puts a header before each packet that says what is missing ([`VirtioHeader`]). [`Taken`] is what is
+//! made of a packet that comes from there: one that is whole, or one that travels as [`Segments`]. [`hand_back`]
+//! is the other way round, for segments that came from a peer: nothing of the header comes from the wire, all of it is
+//! made from the packet as it was checked. [`Cutter`] cuts such a packet up where nobody else does.
+//!
+//! [`Segments`]: crate::frame::Segments
+
+mod cut;
+mod taken;
+mod virtio;
+
+pub use cut::Cutter;
+pub use taken::{OffloadError, Taken, hand_back};
+pub use virtio::{VIRTIO_HEADER_LEN, VirtioHeader};
