@@ -20,3 +20,4 @@ pub mod servers;
 pub mod session;
 pub mod signal;
 pub mod turn;
+pub mod window;

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use thiserror::Error;
 
 pub(crate) mod checksum;
+mod flow;
 mod hop;
 mod icmp;
 mod transport;
