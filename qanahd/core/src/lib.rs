@@ -13,6 +13,7 @@ pub mod offload;
 pub mod packet;
 pub mod plan;
 pub mod policy;
+pub mod queue;
 pub mod replay;
 pub mod router;
 pub mod seal;
