@@ -12,10 +12,12 @@ pub(crate) mod checksum;
 mod flow;
 mod hop;
 mod icmp;
+mod mss;
 mod transport;
 
 pub use hop::take_hop;
 pub use icmp::{IcmpError, icmp_error};
+pub use mss::clamp_mss;
 pub(crate) use transport::Transport;
 
 /// Length of the IPv4 header without options, in bytes (RFC 791, section 3.1).
