@@ -8,8 +8,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// On its way at least, in bytes: enough for a path of 20 Mbit/s and 10 ms, before anything is known.
-pub const LEAST: usize = 32 * 1024;
+/// On its way at least, in bytes: some packets, so that acknowledgements come often enough to measure by.
+pub const LEAST: usize = 16 * 1024;
 /// Before the first measurement, in bytes.
 const AT_FIRST: usize = 64 * 1024;
 /// On its way at most, in bytes: 1 Gbit/s at 60 ms.
@@ -19,14 +19,20 @@ pub const MOST: usize = 8 * 1024 * 1024;
 const SLACK: Duration = Duration::from_millis(4);
 /// How long the shortest round trip is believed (draft-ietf-ccwg-bbr, section 2.15).
 const ROUND_TRIP_AGE: Duration = Duration::from_secs(10);
-/// How long the way is kept emptier then, beside a round trip, to measure it anew.
+/// How long the way is kept emptier then, beside a round trip, to measure it anew; and how long it may take to become
+/// emptier.
 const DRAIN: Duration = Duration::from_millis(20);
+const DRAIN_AT_MOST: Duration = Duration::from_secs(1);
+/// How often it is looked whether round trips are longer than our own bytes on the way explain.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long the greatest rate is believed, at least.
 const RATE_AGE: Duration = Duration::from_millis(500);
 /// The same in round trips.
 const RATE_ROUNDS: u32 = 10;
 /// Frames whose way is measured at a time. Of more some are not.
 const MARKS: usize = 256;
+
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 /// A frame on its way, and how it was when it began.
 #[derive(Debug, Clone, Copy)]
@@ -43,21 +49,21 @@ struct Mark {
 /// The greatest of what was measured in the current and in the last period.
 #[derive(Debug, Clone, Copy, Default)]
 struct Greatest {
-    current: f64,
-    last: f64,
+    current: u64,
+    last: u64,
     /// When the current period ends; begins with the first measurement of the path.
     until: Option<Instant>,
 }
 
 impl Greatest {
-    fn get(self) -> f64 {
+    fn get(self) -> u64 {
         self.current.max(self.last)
     }
 
-    fn take(&mut self, now: Instant, rate: f64, is_full: bool, period: Duration) {
+    fn take(&mut self, now: Instant, rate: u64, is_full: bool, period: Duration) {
         if is_full {
             if self.until.is_some_and(|until| now >= until) {
-                (self.last, self.current, self.until) = (self.current, 0.0, None);
+                (self.last, self.current, self.until) = (self.current, 0, None);
             }
             self.until.get_or_insert(now + period);
         } else if rate < self.get() {
@@ -66,6 +72,17 @@ impl Greatest {
         }
         self.current = self.current.max(rate);
     }
+}
+
+/// The way is kept emptier, to see how long it is by itself.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    /// When it ends.
+    until: Instant,
+    /// What was on its way before has arrived.
+    is_drained: bool,
+    /// The shortest round trip since it began.
+    shortest: Option<Duration>,
 }
 
 /// Measures one channel and says how much may be on its way.
@@ -79,8 +96,10 @@ pub struct Window {
     rate: Greatest,
     /// The shortest round trip, and when it was seen.
     round_trip: Option<(Duration, Instant)>,
-    /// The way is kept emptier until then; the shortest round trip meanwhile.
-    drain: Option<(Instant, Option<Duration>)>,
+    /// The way is kept emptier.
+    drain: Option<Drain>,
+    /// The shortest round trip since a moment ago, and when it is looked at.
+    recent: Option<(Duration, Instant)>,
 }
 
 impl Window {
@@ -91,9 +110,10 @@ impl Window {
             delivered: 0,
             delivered_at: now,
             marks: VecDeque::new(),
-            rate: Greatest { current: 0.0, last: 0.0, until: None },
+            rate: Greatest { current: 0, last: 0, until: None },
             round_trip: None,
             drain: None,
+            recent: None,
         }
     }
 
@@ -121,66 +141,99 @@ impl Window {
         if delivered > self.delivered {
             (self.delivered, self.delivered_at) = (delivered, now);
             let mut arrived = None;
-            while let Some(mark) = self.marks.pop_front_if(|mark| mark.end <= delivered) {
+            while let Some(mark) = self.marks.front().copied().filter(|mark| mark.end <= delivered)
+            {
+                self.marks.pop_front();
                 arrived = Some(mark);
             }
             if let Some(mark) = arrived {
                 self.measure(now, mark);
             }
         }
-        self.drain(now);
+        self.drain(now, bytes);
     }
 
     fn measure(&mut self, now: Instant, mark: Mark) {
         let round_trip = now.saturating_duration_since(mark.at).max(Duration::from_micros(1));
         match (&mut self.drain, self.round_trip) {
-            (Some((_, shortest)), _) => {
-                *shortest = Some(shortest.map_or(round_trip, |it| it.min(round_trip)));
+            (Some(drain), _) => {
+                drain.shortest = Some(drain.shortest.map_or(round_trip, |it| it.min(round_trip)));
             }
             (None, Some((shortest, _))) if round_trip > shortest => {}
             (None, _) => self.round_trip = Some((round_trip, now)),
         }
+        let (recent, look) = self.recent.unwrap_or((round_trip, now + LOOK));
+        self.recent = Some((recent.min(round_trip), look));
         let shortest = self.round_trip.map_or(round_trip, |(shortest, _)| shortest);
         let elapsed = now.saturating_duration_since(mark.delivered_at);
         // Acknowledgements that come in heaps measure how they are heaped.
         if elapsed >= shortest && !elapsed.is_zero() {
-            let rate = (self.delivered - mark.delivered) as f64 / elapsed.as_secs_f64();
+            let bytes = u128::from(self.delivered - mark.delivered);
+            let rate = bytes * NANOS_PER_SECOND / elapsed.as_nanos();
+            let rate = u64::try_from(rate).unwrap_or(u64::MAX);
             let period = RATE_AGE.max(shortest * RATE_ROUNDS);
             self.rate.take(now, rate, mark.is_full, period);
         }
     }
 
     /// Sees to it that the shortest round trip is still seen where much is always on its way.
-    fn drain(&mut self, now: Instant) {
-        match (self.drain, self.round_trip) {
-            (Some((until, shortest)), before) if now >= until => {
-                self.drain = None;
-                let shortest = shortest.or(before.map(|(before, _)| before));
-                self.round_trip = shortest.map(|shortest| (shortest, now));
+    fn drain(&mut self, now: Instant, bytes: usize) {
+        let size = self.size();
+        match (&mut self.drain, self.round_trip) {
+            (Some(drain), before) => {
+                let known = before.map(|(before, _)| before);
+                if !drain.is_drained && bytes <= size {
+                    drain.is_drained = true;
+                    let one = drain.shortest.or(known).unwrap_or_default();
+                    drain.until = now + one + DRAIN;
+                }
+                if now >= drain.until {
+                    let shortest = drain.shortest.or(known);
+                    self.round_trip = shortest.map(|shortest| (shortest, now));
+                    (self.drain, self.recent) = (None, None);
+                }
             }
-            (None, Some((shortest, at))) if now >= at + ROUND_TRIP_AGE => {
-                self.drain = Some((now + shortest + DRAIN, None));
+            (None, Some((shortest, at))) => {
+                let recent =
+                    self.recent.take_if(|(_, look)| now >= *look).map(|(recent, _)| recent);
+                let is_longer =
+                    recent.is_some_and(|recent| recent > self.longest_of_ours(shortest));
+                if is_longer || now >= at + ROUND_TRIP_AGE {
+                    let until = now + DRAIN_AT_MOST;
+                    self.drain = Some(Drain { until, is_drained: false, shortest: None });
+                }
             }
-            _ => {}
+            (None, None) => {}
         }
+    }
+
+    /// How long a round trip is at most for what we have on the way ourselves. If all are longer, the path is
+    /// another one, or somebody else fills it.
+    fn longest_of_ours(&self, shortest: Duration) -> Duration {
+        let nanos = (LEAST as u64).saturating_mul(1_000_000_000) / self.rate.get().max(1);
+        let least = Duration::from_nanos(nanos).min(ROUND_TRIP_AGE);
+        (shortest * 2 + SLACK * 2).max(shortest + least)
     }
 
     /// How much may be on its way, in bytes.
     pub fn size(&self) -> usize {
-        let Some((shortest, _)) = self.round_trip else {
+        let Some((shortest, _)) = self.round_trip.filter(|_| self.rate.get() > 0) else {
             return AT_FIRST;
         };
-        let product = |time: Duration| (self.rate.get() * time.as_secs_f64()) as usize;
         let wanted = match self.drain {
-            Some(_) => product(shortest / 2),
-            None => product(shortest * 3 / 2 + SLACK),
+            Some(_) => self.in_time(shortest / 2),
+            None => self.in_time(shortest * 3 / 2 + SLACK),
         };
         wanted.clamp(LEAST, MOST)
     }
 
-    /// How many bytes pass in this time, as far as is known.
+    /// How many bytes pass in this time; of a path of which nothing is known yet, any number.
     pub fn in_time(&self, time: Duration) -> usize {
-        (self.rate.get() * time.as_secs_f64()) as usize
+        if self.rate.get() == 0 {
+            return usize::MAX;
+        }
+        let bytes = u128::from(self.rate.get()) * time.as_nanos() / NANOS_PER_SECOND;
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// The shortest round trip that was seen of late.
@@ -272,8 +325,12 @@ mod tests {
         let mut path = Path::new(100.0, MS * 10);
         path.run(Duration::from_secs(5), None);
         path.delay = MS * 60;
-        path.run(Duration::from_secs(30), None);
+        path.run(Duration::from_secs(3), None);
         assert!(path.window.size() >= 100_000_000 / 8 * 60 / 1000);
+        path.delay = MS;
+        path.run(Duration::from_secs(25), None);
+        assert!(path.queued() < MS * 20, "{:?}", path.queued());
+        path.delay = MS * 60;
         path.rate = 10e6 / 8.0;
         path.run(Duration::from_secs(30), None);
         assert!(path.queued() < MS * 120, "{:?}", path.queued());
