@@ -138,7 +138,3 @@ pub fn hand_back(plaintext: &mut [u8]) -> Result<(VirtioHeader, &[u8]), Segments
     };
     Ok((header, packet))
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;

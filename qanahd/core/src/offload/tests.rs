@@ -1,11 +1,14 @@
 use proptest::prelude::*;
 
+use super::virtio::Gso;
 use super::*;
-use crate::frame::{FrameBuf, packets};
+use crate::frame::{FrameBuf, SegmentKind, SegmentsHeader, packets};
+use crate::packet::Packet;
+use crate::packet::checksum::Checksum;
 use crate::packet::testing::{any_packet, packet};
 
 /// TCP with 12 bytes of options, as with timestamps.
-fn tcp(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn tcp(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x14, 0x51, 0x14, 0x51];
     bytes.extend(sequence.to_be_bytes());
     bytes.extend([0, 0, 0, 9, 8 << 4, flags, 0xff, 0xff, 0xab, 0xcd, 0, 0]);
@@ -14,20 +17,20 @@ fn tcp(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn udp(payload: &[u8]) -> Vec<u8> {
+pub(super) fn udp(payload: &[u8]) -> Vec<u8> {
     let len = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
     [&[0x14, 0x51, 0x14, 0x51, len[0], len[1], 0xab, 0xcd], payload].concat()
 }
 
-fn payload(len: usize) -> Vec<u8> {
+pub(super) fn payload(len: usize) -> Vec<u8> {
     (0..len).map(|n| u8::try_from(n % 251).unwrap()).collect()
 }
 
-const ADDRESSES: [(&str, &str, usize); 2] =
+pub(super) const ADDRESSES: [(&str, &str, usize); 2] =
     [("10.0.0.1", "10.0.0.2", 20), ("fd00::1", "fd00::2", 40)];
 
 /// The checksum of a whole packet's transport part, over its pseudo header: zero where it is right.
-fn residue(packet: &[u8]) -> [u8; 2] {
+pub(super) fn residue(packet: &[u8]) -> [u8; 2] {
     let view = Packet::parse(packet).unwrap();
     let transport = view.transport().unwrap();
     Checksum::default()
@@ -39,7 +42,7 @@ fn residue(packet: &[u8]) -> [u8; 2] {
         .finish()
 }
 
-fn cut(cutter: &Cutter, packet: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn cut(cutter: &Cutter, packet: &[u8]) -> Vec<Vec<u8>> {
     let mut segments = Vec::new();
     for number in 0..cutter.count() {
         let mut frame = FrameBuf::with_capacity(cutter.longest());
@@ -298,7 +301,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_virtio_headers_are_read_or_refused(bytes in any::<[u8; super::super::VIRTIO_HEADER_LEN]>()) {
+    fn arbitrary_virtio_headers_are_read_or_refused(bytes in any::<[u8; VIRTIO_HEADER_LEN]>()) {
         if let Some(header) = VirtioHeader::from_bytes(bytes) {
             prop_assert_eq!(VirtioHeader::from_bytes(header.to_bytes()), Some(header));
         }

@@ -17,7 +17,7 @@ mod transport;
 
 pub use hop::take_hop;
 pub use icmp::{IcmpError, icmp_error};
-pub use mss::clamp_mss;
+pub use mss::{clamp_mss, is_syn};
 pub(crate) use transport::Transport;
 
 /// Length of the IPv4 header without options, in bytes (RFC 791, section 3.1).

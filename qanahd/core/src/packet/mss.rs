@@ -42,6 +42,16 @@ pub fn clamp_mss(packet: &mut [u8], mtu: usize, checksum_is_partial: bool) {
     }
 }
 
+/// Whether this is a TCP SYN, with or without ACK: the only packets that [`clamp_mss`] changes.
+pub fn is_syn(packet: &[u8]) -> bool {
+    let transport = Packet::parse(packet).ok().and_then(|packet| packet.transport());
+    transport.is_some_and(|it| {
+        it.protocol == TCP
+            && !it.fragment
+            && it.bytes.get(FLAGS).is_some_and(|flags| flags & SYN != 0)
+    })
+}
+
 /// Where the TCP header of a well-formed SYN begins, and the largest segment that it may announce.
 fn find(bytes: &[u8], mtu: usize) -> Option<(usize, u16)> {
     let packet = Packet::parse(bytes).ok()?;

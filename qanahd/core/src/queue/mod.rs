@@ -166,6 +166,12 @@ impl<C: Copy + Ord, T: Item> FairQueue<C, T> {
         self.limits.interval = interval;
     }
 
+    /// Sets how much waits at most in all, and in one class, in bytes. What is too much goes with the next push.
+    pub const fn set_limits(&mut self, total: usize, per_class: usize) {
+        self.limits.total = total;
+        self.limits.per_class = per_class;
+    }
+
     fn quantum(&self) -> i64 {
         i64::try_from(self.limits.quantum.clamp(MIN_QUANTUM, MAX_COST)).unwrap_or(i64::MAX)
     }
