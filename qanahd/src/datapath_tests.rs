@@ -1,7 +1,6 @@
 //! Uplink and downlink with a real TUN device, a pretended channel and a peer that may lie.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,41 +9,44 @@ use std::time::Duration;
 use bytes::BytesMut;
 use nix::sys::socket::{setsockopt, sockopt};
 use qanah_core::frame::{Control, FrameBuf, FrameType};
+use qanah_core::offload::Joiner;
 use qanah_core::packet::Packet;
 use qanah_core::plan::plan;
 use qanah_core::router::{PeerId, Router};
 use qanah_core::seal::{CarrierKey, Opener, Openers, Sealer};
+use qanah_core::session::SessionKind;
 use qanah_core::signal::{Capabilities, SessionId};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
+use crate::books::Books;
 use crate::downlink::{Downlink, Heard, Inbound};
 use crate::held::Held;
 use crate::pace::Pace;
 use crate::platform::netlink::{Applied, bring_up};
 use crate::platform::testing::{in_namespace, until};
-use crate::rtc::{Channel, ChannelSender};
+use crate::rtc::{Channel, ChannelSender, Progress};
 use crate::senders::{NewSession, Outlet, Senders};
-use crate::stats::{Drops, PeerStats, SessionStats};
+use crate::stats::{PeerStats, SessionStats};
 use crate::tunnel::{Address, Happening};
 use crate::uplink::{Uplink, Wanted};
 
-const PEER: PeerId = PeerId(2);
+pub(crate) const PEER: PeerId = PeerId(2);
 const OTHER: PeerId = PeerId(3);
-const SESSION: SessionId = SessionId([1; 16]);
+pub(crate) const SESSION: SessionId = SessionId([1; 16]);
 const KEY: [u8; 32] = [7; 32];
 const INDEX: u32 = 42;
 
 /// A tunnel 10.9.0.1/24 with peers 2 and 3, and our end of a channel to peer 2.
-struct Bench {
-    applied: Applied,
-    router: watch::Sender<Arc<Router>>,
-    stats: Rc<PeerStats>,
-    far: Channel,
-    near: Channel,
+pub(crate) struct Bench {
+    pub(crate) applied: Applied,
+    pub(crate) router: watch::Sender<Arc<Router>>,
+    pub(crate) stats: Rc<PeerStats>,
+    pub(crate) far: Channel,
+    pub(crate) near: Channel,
 }
 
-async fn bench(room: usize) -> Bench {
+pub(crate) async fn bench(room: usize) -> Bench {
     let allowed = ["10.9.0.2/32".parse().unwrap(), "10.9.0.3/32".parse().unwrap()];
     let own = ["10.9.0.1/24".parse().unwrap()];
     let applied = bring_up(&plan("bench", &own, 1400, allowed).unwrap()).await.unwrap();
@@ -83,9 +85,9 @@ fn packets_frame(sealer: &mut Sealer, packets: &[Vec<u8>]) -> BytesMut {
     sealer.seal(FrameType::Packets, frame).unwrap()
 }
 
-type Reports = mpsc::Receiver<(PeerId, SessionId, Happening)>;
+pub(crate) type Reports = mpsc::Receiver<(PeerId, SessionId, Happening)>;
 
-fn start_downlink(bench: &Bench, near: Channel, queue: usize) -> Reports {
+pub(crate) fn start_downlink(bench: &Bench, near: Channel, queue: usize) -> Reports {
     let (reports, heard) = mpsc::channel(queue);
     let inbound = Inbound {
         address: Address { peer: PEER, session: SESSION, reports },
@@ -100,17 +102,18 @@ fn start_downlink(bench: &Bench, near: Channel, queue: usize) -> Reports {
         control: Pace::new(100),
         signaling: Pace::new(100),
         desk: None,
+        joiner: Joiner::default(),
     };
     let downlink = Downlink { inbound, channel: near.receiver };
     tokio::task::spawn_local(downlink.run());
     heard
 }
 
-fn opener() -> Opener {
+pub(crate) fn opener() -> Opener {
     Opener::new(CarrierKey::from_bytes(KEY), INDEX)
 }
 
-fn sealer() -> Sealer {
+pub(crate) fn sealer() -> Sealer {
     Sealer::new(CarrierKey::from_bytes(KEY), INDEX)
 }
 
@@ -184,25 +187,26 @@ fn a_flood_of_control_messages_is_bounded_and_the_first_frame_is_always_told() {
     });
 }
 
-fn start_uplink(bench: &Bench, senders: &Rc<RefCell<Senders>>) -> Rc<Drops> {
-    let drops = Rc::<Drops>::default();
+pub(crate) fn start_uplink(bench: &Bench) -> Rc<RefCell<Senders>> {
+    let books = Rc::<Books>::default();
+    books.peers.borrow_mut().insert(PEER, Rc::clone(&bench.stats));
+    let senders = Rc::new(RefCell::new(Senders::new(Rc::clone(&books))));
     let uplink = Uplink {
         tun: Arc::clone(bench.applied.device()),
         router: bench.router.subscribe(),
-        senders: Rc::clone(senders),
-        peers: Rc::new(RefCell::new(HashMap::from([(PEER, Rc::clone(&bench.stats))]))),
-        drops: Rc::clone(&drops),
-        mtu: Rc::new(Cell::new(1400)),
+        senders: Rc::clone(&senders),
+        books,
+        progress: Progress::default(),
         icmp: Pace::new(10),
         desk: None,
         held: Rc::new(RefCell::new(Held::new(false))),
         wanted: Wanted::new(mpsc::channel(1).0),
     };
     tokio::task::spawn_local(uplink.run());
-    drops
+    senders
 }
 
-fn outgoing(channel: &ChannelSender) -> NewSession {
+pub(crate) fn outgoing(channel: &ChannelSender) -> NewSession {
     NewSession {
         sealer: sealer(),
         outlet: Outlet::Channel(channel.clone()),
@@ -217,9 +221,9 @@ fn packets_are_sealed_for_their_peer_and_a_stuck_peer_costs_only_its_own() {
     in_namespace(|| async {
         let Bench { applied, router, stats, mut far, near } = bench(2).await;
         let bench = Bench { applied, router, stats, far: Channel::pipe(1).0, near };
-        let senders = Rc::<RefCell<Senders>>::default();
+        let senders = start_uplink(&bench);
         senders.borrow_mut().install((PEER, SESSION), outgoing(&bench.near.sender));
-        let _drops = start_uplink(&bench, &senders);
+        senders.borrow_mut().set_live(SessionKind::Direct, PEER, Some(SESSION));
         let socket = UdpSocket::bind("10.9.0.1:0").await.unwrap();
         socket.connect("10.9.0.2:9").await.unwrap();
         // Without it the kernel keeps "host unreachable" to itself: it may pass (RFC 1122, 4.2.3.9).

@@ -10,15 +10,19 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use qanah_core::frame::{
-    Control, FrameHeader, FrameType, HEADER_LEN, Hop, TAG_LEN, packets, reach,
+    Control, FrameHeader, FrameType, HEADER_LEN, Hop, SegmentKind, Segments, TAG_LEN, packets,
+    reach,
 };
+use qanah_core::offload::{Cutter, Joined, Joiner, hand_back};
+use qanah_core::packet::{Packet, clamp_mss, is_syn};
 use qanah_core::router::{PeerId, Router};
 use qanah_core::seal::{OpenError, Openers};
 use qanah_core::session::RekeyMessage;
-use qanah_core::signal::PeerName;
+use qanah_core::signal::{Capabilities, PeerName};
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::egress::cut;
 use crate::pace::Pace;
 use crate::platform::tun::TunDevice;
 use crate::relay::RelayDesk;
@@ -92,6 +96,8 @@ pub(crate) struct Inbound {
     /// What passes through us. Absent where relaying is off, and in sessions that go by a relay themselves: one
     /// hop is all there is.
     pub(crate) desk: Option<Rc<RelayDesk>>,
+    /// Joins packets that came in one frame.
+    pub(crate) joiner: Joiner,
 }
 
 /// Frames that are received before others on this thread have their turn.
@@ -134,6 +140,7 @@ impl Inbound {
         }
         match (kind, &self.desk) {
             (FrameType::Packets, _) => self.deliver(plaintext(&frame)),
+            (FrameType::Segments, _) => self.deliver_segments(plaintext_mut(&mut frame)),
             (FrameType::Control, _) => self.control(plaintext(&frame)),
             (FrameType::Relay, Some(desk)) => desk.take(peer, frame, &self.stats.drops),
             (FrameType::Transit, Some(desk)) => {
@@ -143,7 +150,6 @@ impl Inbound {
             (FrameType::Relay | FrameType::Transit | FrameType::Routed, None) => {
                 self.stats.drops.count(Drop::RelayRefused);
             }
-            (FrameType::Segments, _) => self.stats.drops.count(Drop::UnknownType),
         }
     }
 
@@ -167,7 +173,7 @@ impl Inbound {
         match kind {
             FrameType::Packets => self.deliver(plaintext(frame)),
             FrameType::Control => self.control(plaintext(frame)),
-            FrameType::Segments => self.stats.drops.count(Drop::UnknownType),
+            FrameType::Segments => self.deliver_segments(plaintext_mut(frame)),
             FrameType::Relay | FrameType::Transit | FrameType::Routed => {
                 self.stats.drops.count(Drop::RelayRefused);
             }
@@ -204,24 +210,85 @@ impl Inbound {
     }
 
     /// Checks every packet of a frame against the peer's allowed IPs and gives it to the kernel.
-    fn deliver(&self, plaintext: &[u8]) {
+    fn deliver(&mut self, plaintext: &[u8]) {
         self.session.received.set(self.session.opened.get());
-        let router = self.router.borrow();
+        let router = Arc::clone(&self.router.borrow());
+        // A lone packet has nothing to be joined with.
+        let cuts = self.tun.cuts(SegmentKind::Tcp) && self.tun.cuts(SegmentKind::Udp);
+        let may_join = cuts && Packet::parse(plaintext).is_err();
         for packet in packets(plaintext) {
             let Ok(packet) = packet else {
-                return self.stats.drops.count(Drop::BadPacket);
+                self.stats.drops.count(Drop::BadPacket);
+                break;
             };
-            if router.owns(self.address.peer, packet.src()) {
-                self.hand_over(packet.as_bytes());
-            } else {
+            if !router.owns(self.address.peer, packet.src()) {
                 self.stats.drops.count(Drop::SpoofedSource);
+            } else if !may_join {
+                self.hand_over(packet.as_bytes());
+            } else if !self.joiner.add(&packet) {
+                self.hand_over_joined();
+                // The first one is always taken.
+                self.joiner.add(&packet);
             }
         }
+        self.hand_over_joined();
+    }
+
+    /// Gives what was joined to the kernel.
+    fn hand_over_joined(&mut self) {
+        let mut joiner = std::mem::take(&mut self.joiner);
+        match joiner.finish() {
+            Joined::Nothing => {}
+            Joined::One(packet) => self.hand_over(packet),
+            Joined::Many(plaintext, count) => self.hand_over_unfinished(plaintext, count),
+        }
+        self.joiner = joiner;
+    }
+
+    /// Gives the plaintext of a frame of segments, which stands for so many packets, to the kernel.
+    fn hand_over_unfinished(&self, plaintext: &mut [u8], count: usize) {
+        let taken = hand_back(plaintext).is_ok_and(|(header, packet)| {
+            let sent = self.tun.try_send_unfinished(header, packet).is_ok();
+            if sent {
+                self.stats.received.count_many(count, packet.len());
+            }
+            sent
+        });
+        if !taken {
+            self.stats.drops.count(Drop::Interface);
+        }
+    }
+
+    /// The same for a packet that stands for many. What the kernel is told of it comes from the packet as it was
+    /// checked, and nothing of it from the wire.
+    fn deliver_segments(&self, plaintext: &mut [u8]) {
+        self.session.received.set(self.session.opened.get());
+        let Ok(view) = Segments::parse(plaintext) else {
+            return self.stats.drops.count(Drop::BadPacket);
+        };
+        if !self.router.borrow().owns(self.address.peer, view.packet().src()) {
+            return self.stats.drops.count(Drop::SpoofedSource);
+        }
+        let count = view.count();
+        if count > 1 && !self.tun.cuts(view.kind()) {
+            let one_each = Capabilities::default();
+            let packets = cut(&Cutter::of(&view), view.packet().as_bytes(), &one_each);
+            return packets.iter().for_each(|packet| self.hand_over(packet.plaintext()));
+        }
+        self.hand_over_unfinished(plaintext, count);
     }
 
     /// Gives one packet to the kernel.
     pub(crate) fn hand_over(&self, packet: &[u8]) {
-        if self.tun.try_send(packet).is_err() {
+        let sent = if is_syn(packet) {
+            // Whoever answers it shall send no segments that do not fit the interface.
+            let mut clamped = packet.to_vec();
+            clamp_mss(&mut clamped, self.tun.mtu(), false);
+            self.tun.try_send(&clamped)
+        } else {
+            self.tun.try_send(packet)
+        };
+        if sent.is_err() {
             self.stats.drops.count(Drop::Interface);
         } else {
             self.stats.received.count(packet.len());
@@ -274,6 +341,11 @@ impl Inbound {
 /// The plaintext of a frame that was opened where it lies.
 fn plaintext(frame: &[u8]) -> &[u8] {
     frame.get(HEADER_LEN..frame.len().saturating_sub(TAG_LEN)).unwrap_or_default()
+}
+
+fn plaintext_mut(frame: &mut [u8]) -> &mut [u8] {
+    let end = frame.len().saturating_sub(TAG_LEN);
+    frame.get_mut(HEADER_LEN..end).unwrap_or_default()
 }
 
 const fn cause(error: &OpenError) -> Drop {

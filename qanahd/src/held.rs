@@ -3,8 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use qanah_core::frame::FrameBuf;
 use qanah_core::router::PeerId;
+
+use crate::egress::Waiting;
 
 /// Packets that wait for one peer at the most. Of more the oldest go: they are the likeliest to have been sent again.
 const PER_PEER: usize = 16;
@@ -18,7 +19,7 @@ const LONGEST: Duration = Duration::from_secs(3);
 #[derive(Default)]
 pub(crate) struct Held {
     is_used: bool,
-    waiting: HashMap<PeerId, VecDeque<(Instant, FrameBuf)>>,
+    waiting: HashMap<PeerId, VecDeque<(Instant, Waiting)>>,
     count: usize,
 }
 
@@ -29,12 +30,7 @@ impl Held {
     }
 
     /// Holds a packet, or gives one back that cannot be held (any more).
-    pub(crate) fn hold(
-        &mut self,
-        now: Instant,
-        peer: PeerId,
-        packet: FrameBuf,
-    ) -> Option<FrameBuf> {
+    pub(crate) fn hold(&mut self, now: Instant, peer: PeerId, packet: Waiting) -> Option<Waiting> {
         if !self.is_used || self.count >= IN_ALL {
             return Some(packet);
         }
@@ -49,7 +45,7 @@ impl Held {
     }
 
     /// Takes out what waits for a peer that is connected now.
-    pub(crate) fn take(&mut self, now: Instant, peer: PeerId) -> Vec<FrameBuf> {
+    pub(crate) fn take(&mut self, now: Instant, peer: PeerId) -> Vec<Waiting> {
         let queue = self.waiting.remove(&peer).unwrap_or_default();
         self.count -= queue.len();
         let fresh = queue.into_iter().filter(|(at, _)| now < *at + LONGEST);
@@ -57,7 +53,7 @@ impl Held {
     }
 
     /// Takes out what has waited too long.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<(PeerId, FrameBuf)> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<(PeerId, Waiting)> {
         let mut old = Vec::new();
         for (peer, queue) in &mut self.waiting {
             while queue.front().is_some_and(|(at, _)| now >= *at + LONGEST) {
@@ -79,16 +75,18 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use qanah_core::frame::FrameBuf;
+
     use super::*;
 
-    fn packet(n: u8) -> FrameBuf {
+    fn packet(n: u8) -> Waiting {
         let mut buf = FrameBuf::with_capacity(1);
         buf.push(&[n]).unwrap();
-        buf
+        Waiting::packet(buf)
     }
 
-    fn number(packet: &FrameBuf) -> u8 {
-        packet.plaintext()[0]
+    fn number(packet: &Waiting) -> u8 {
+        packet.as_packet()[0]
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The Qanah daemon: WireGuard configurations over WebRTC data channels.
 
 mod args;
+mod books;
 mod clock;
 mod config_file;
 mod control;
@@ -9,10 +10,13 @@ mod daemon;
 mod datapath_tests;
 mod dial;
 mod downlink;
+mod egress;
 mod exit;
 mod held;
 mod logging;
 mod mqtt;
+#[cfg(test)]
+mod offload_tests;
 mod pace;
 mod platform;
 mod relay;

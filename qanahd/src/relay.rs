@@ -4,10 +4,8 @@
 //! source). What was passed on once goes no further, so there are no loops. What is passed on stays sealed
 //! between the two others: see `proto/PROTOCOL.md`, section 13.
 
-mod ledger;
-
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use bytes::BytesMut;
@@ -15,7 +13,7 @@ use qanah_core::frame::{Control, FrameBuf, FrameType, Hop, RelayHeader};
 use qanah_core::router::PeerId;
 use qanah_core::signal::{PeerName, SessionId};
 
-pub(crate) use self::ledger::{IN_ALL, Ledger, PER_PAIR};
+use crate::books::Books;
 use crate::clock;
 use crate::downlink::Inbound;
 use crate::pace::Pace;
@@ -24,34 +22,20 @@ use crate::stats::{Drop, Drops};
 use crate::transit::OwnAddresses;
 use crate::uplink::ICMP_PER_SECOND;
 
-/// Pairs whose traffic is counted. A tunnel has more only if it has hundreds of peers that all need us.
-const MAX_PAIRS: usize = 1024;
-
 /// Most messages of signaling a second from one peer to one other: some ten make a session. Else one could use up
 /// another's patience with all that we pass on.
 const SIGNALING_PER_PAIR: u32 = 20;
 
-/// What passed from one peer to another.
-#[derive(Debug, Default)]
-pub(crate) struct Carried {
-    /// Frames or packets.
-    pub(crate) frames: Cell<u64>,
-    /// Their bytes.
-    pub(crate) bytes: Cell<u64>,
-    /// Those that were not passed on.
-    pub(crate) dropped: Cell<u64>,
-}
-
 /// The receiving end of a session that goes by relays.
 type Expected = (SessionId, Rc<RefCell<Inbound>>);
 
-/// The receiving ends of the sessions that go by relays, and the books of what is passed on.
+/// The receiving ends of the sessions that go by relays, and what is known to pass frames on.
 pub(crate) struct RelayDesk {
     pub(crate) senders: Rc<RefCell<Senders>>,
+    pub(crate) books: Rc<Books>,
     /// By their names on the wire; replaced when the configuration changes.
     pub(crate) peers: RefCell<HashMap<PeerName, PeerId>>,
     inbound: RefCell<HashMap<PeerId, Vec<Expected>>>,
-    carried: RefCell<BTreeMap<(PeerId, PeerId), Rc<Carried>>>,
     /// The tunnel's own addresses; replaced when the configuration changes.
     pub(crate) own: RefCell<OwnAddresses>,
     /// Bounds ICMP errors to peers whose packets end here.
@@ -60,12 +44,12 @@ pub(crate) struct RelayDesk {
 }
 
 impl RelayDesk {
-    pub(crate) fn new(senders: Rc<RefCell<Senders>>) -> Self {
+    pub(crate) fn new(senders: Rc<RefCell<Senders>>, books: Rc<Books>) -> Self {
         Self {
             senders,
+            books,
             peers: RefCell::default(),
             inbound: RefCell::default(),
-            carried: RefCell::default(),
             own: RefCell::default(),
             icmp: RefCell::new(Pace::new(ICMP_PER_SECOND)),
             signaling: RefCell::default(),
@@ -89,15 +73,9 @@ impl RelayDesk {
         }
     }
 
-    /// What passed, by source and destination.
-    pub(crate) fn carried(&self) -> Vec<((PeerId, PeerId), Rc<Carried>)> {
-        let carried = self.carried.borrow();
-        carried.iter().map(|(pair, carried)| (*pair, Rc::clone(carried))).collect()
-    }
-
     /// Forgets what passed from or to peers that are no more.
     pub(crate) fn retain(&self, known: impl Fn(PeerId) -> bool) {
-        self.carried.borrow_mut().retain(|(from, to), _| known(*from) && known(*to));
+        self.books.retain(&known);
         self.signaling.borrow_mut().retain(|(from, to), _| known(*from) && known(*to));
     }
 
@@ -130,14 +108,14 @@ impl RelayDesk {
 
     /// A frame that `from` wants `to` to have.
     fn pass_on(&self, from: PeerId, to: PeerId, mut plaintext: FrameBuf, drops: &Drops) {
-        let len = plaintext.len();
         let mut senders = self.senders.borrow_mut();
         let Some(name) = senders.name(from).filter(|_| from != to) else {
             return drops.count(Drop::RelayRefused);
         };
         RelayHeader { hop: Hop::FromRelay, name }.write_over(plaintext.plaintext_mut());
-        let passed = senders.pass_on(from, to, FrameType::Relay, plaintext);
-        self.note(from, to, len, passed, drops);
+        if let Err(cause) = senders.pass_on(from, to, FrameType::Relay, plaintext) {
+            self.books.not_passed(from, to, cause);
+        }
     }
 
     /// Passes an envelope of `from` on to `to`, as far as there is room for what is not our own.
@@ -160,34 +138,5 @@ impl RelayDesk {
         let message = Control::Signaling { hop: Hop::FromRelay, name, envelope };
         let plaintext = message.to_frame_buf().map_err(|_| Drop::TooLarge)?;
         senders.pass_on(from, to, FrameType::Control, plaintext)
-    }
-
-    /// Writes down what became of something that was to be passed on.
-    pub(crate) fn note(
-        &self,
-        from: PeerId,
-        to: PeerId,
-        len: usize,
-        passed: Result<(), Drop>,
-        drops: &Drops,
-    ) {
-        let mut books = self.carried.borrow_mut();
-        let known = books.contains_key(&(from, to));
-        let carried = (known || books.len() < MAX_PAIRS)
-            .then(|| Rc::clone(books.entry((from, to)).or_default()));
-        match passed {
-            Ok(()) => {
-                if let Some(carried) = carried {
-                    carried.frames.set(carried.frames.get() + 1);
-                    carried.bytes.set(carried.bytes.get() + len as u64);
-                }
-            }
-            Err(cause) => {
-                drops.count(cause);
-                if let Some(carried) = carried {
-                    carried.dropped.set(carried.dropped.get() + 1);
-                }
-            }
-        }
     }
 }

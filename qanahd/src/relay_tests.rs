@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use ipnet::IpNet;
 use qanah_core::frame::{Control, FrameBuf, FrameType, Hop, RelayHeader};
 use qanah_core::key::PublicKey;
+use qanah_core::offload::Joiner;
 use qanah_core::packet::Packet;
 use qanah_core::plan::plan;
 use qanah_core::router::{PeerId, Router};
@@ -21,6 +22,7 @@ use qanah_core::signal::{Capabilities, PeerName, SessionId};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
+use crate::books::Books;
 use crate::datapath_tests::udp;
 use crate::downlink::{Downlink, Heard, Inbound, MeshMessage, SIGNALING_PER_SECOND};
 use crate::pace::Pace;
@@ -73,17 +75,19 @@ impl Bench {
         let prefixes = allowed.iter().map(|(_, net)| *net);
         let applied = bring_up(&plan("bench", &[own], 1400, prefixes).unwrap()).await.unwrap();
         let (router_sender, router) = watch::channel(Arc::new(Router::new(allowed)));
-        let senders = Rc::<RefCell<Senders>>::default();
+        let books = Rc::<Books>::default();
+        let senders = Rc::new(RefCell::new(Senders::new(Rc::clone(&books))));
         let names = PEERS.iter().map(|id| (*id, name(*id)));
         senders.borrow_mut().set_names(names.clone().collect());
-        let desk = Rc::new(RelayDesk::new(Rc::clone(&senders)));
+        let desk = Rc::new(RelayDesk::new(Rc::clone(&senders), Rc::clone(&books)));
         desk.peers.replace(names.map(|(id, name)| (name, id)).collect());
         desk.own.replace(OwnAddresses::new(vec![own]));
+        books.peers.replace(PEERS.iter().map(|id| (*id, Rc::default())).collect());
         let (reports, heard) = mpsc::channel(1024);
         let mut bench = Self {
             applied,
             desk,
-            stats: PEERS.iter().map(|id| (*id, Rc::default())).collect(),
+            stats: books.peers.borrow().clone(),
             far: HashMap::new(),
             sealers: PEERS.iter().map(|id| (*id, Sealer::new(key(*id, false), INDEX))).collect(),
             heard,
@@ -104,6 +108,7 @@ impl Bench {
                 control: Pace::new(1000),
                 signaling: Pace::new(SIGNALING_PER_SECOND),
                 desk: (is_direct && relays).then(|| Rc::clone(&bench.desk)),
+                joiner: Joiner::default(),
             };
             let mut new = NewSession {
                 sealer: Sealer::new(key(peer, true), INDEX),
@@ -275,7 +280,7 @@ fn what_is_for_another_is_passed_on_once_and_only_there() {
         bench.relay_sends(Hop::ToRelay, name(FAR), &[7; 31]);
         let drops = [("bad_frame", 1), ("not_connected", 1), ("relay_refused", 2)];
         bench.drops(RELAY, &drops).await;
-        let carried = bench.desk.carried();
+        let carried = bench.desk.books.carried();
         let pairs: Vec<_> =
             carried.iter().map(|(pair, it)| (*pair, it.frames.get(), it.dropped.get())).collect();
         assert_eq!(pairs, [((RELAY, FAR), 1, 0), ((RELAY, SILENT), 0, 1)]);
@@ -295,7 +300,7 @@ fn where_relaying_is_off_nothing_of_it_is_taken() {
             bench.far[&RELAY].sender.try_send(frame).unwrap();
         }
         bench.drops(RELAY, &[("relay_refused", 4)]).await;
-        assert!(bench.desk.carried().is_empty());
+        assert!(bench.desk.books.carried().is_empty());
         bench.applied.undo().await.unwrap();
     });
 }

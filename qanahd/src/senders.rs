@@ -3,7 +3,9 @@
 //! The tunnel's actor changes all this between packets, on the same thread: a cell, not a lock, and nothing
 //! that could fill up.
 
-use std::collections::HashMap;
+mod pump;
+
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,9 +15,10 @@ use qanah_core::seal::Sealer;
 use qanah_core::session::SessionKind;
 use qanah_core::signal::{Capabilities, PeerName, SessionId};
 
+use crate::books::Books;
 use crate::clock;
 use crate::downlink::Heard;
-use crate::relay::Ledger;
+use crate::egress::{Class, Egress, Waiting, What};
 use crate::rtc::{ChannelSender, SendError};
 use crate::stats::{Drop, SessionStats};
 use crate::tunnel::{Address, Happening};
@@ -48,8 +51,8 @@ struct Ways {
     chosen: Option<SessionId>,
     /// The relay of sessions that need one.
     via: Option<PeerId>,
-    /// What waits in the direct session's channel for others.
-    ledger: Ledger,
+    /// What waits for the direct session's channel.
+    egress: Option<Box<Egress>>,
 }
 
 /// The sealers of all sessions, and which of them takes packets to which peer.
@@ -61,6 +64,9 @@ pub(crate) struct Senders {
     names: HashMap<PeerId, PeerName>,
     /// The peer that packets go to which belong to no configured one.
     transit: Option<PeerId>,
+    /// Peers for whose channel something waits.
+    backlog: BTreeSet<PeerId>,
+    books: Rc<Books>,
 }
 
 /// What is needed to send by a session.
@@ -89,6 +95,10 @@ impl Outgoing {
 }
 
 impl Senders {
+    pub(crate) fn new(books: Rc<Books>) -> Self {
+        Self { books, ..Self::default() }
+    }
+
     /// The names of the peers on the wire.
     pub(crate) fn set_names(&mut self, names: HashMap<PeerId, PeerName>) {
         self.names = names;
@@ -135,7 +145,9 @@ impl Senders {
         if kind == SessionKind::Direct {
             let ways = self.ways.entry(peer).or_default();
             ways.direct = id;
-            ways.ledger = Ledger::default();
+            if let Some(egress) = &mut ways.egress {
+                egress.renew(clock::now());
+            }
         }
     }
 
@@ -187,7 +199,7 @@ impl Senders {
         message: &Control<'_>,
     ) -> Result<(), Drop> {
         let frame = message.to_frame_buf().map_err(|_| Drop::TooLarge)?;
-        self.send(id, FrameType::Control, frame, None)
+        self.send(id, FrameType::Control, frame).map(drop)
     }
 
     /// The same by the direct session with a peer.
@@ -199,26 +211,32 @@ impl Senders {
         self.send_control((peer, self.direct(peer)?), message)
     }
 
-    /// Sends packets by the session that is chosen for their peer.
-    pub(crate) fn send_packets(&mut self, peer: PeerId, packets: FrameBuf) -> Result<(), Drop> {
-        let chosen = self.ways.get(&peer).and_then(|ways| ways.chosen);
-        let id = (peer, chosen.ok_or(Drop::NotConnected)?);
-        self.send(id, FrameType::Packets, packets, None)?;
-        self.note_sent(id);
+    /// Takes something for a peer. It leaves with the next [`Senders::pump`], or waits until there is room.
+    ///
+    /// # Errors
+    /// When the peer is not connected.
+    pub(crate) fn queue(&mut self, peer: PeerId, waiting: Waiting) -> Result<(), Drop> {
+        let carrier = self.carrier(peer).ok_or(Drop::NotConnected)?;
+        self.enqueue(carrier, Class::Ours(peer), waiting);
         Ok(())
     }
 
-    /// Sends packets for nobody's addresses to the peer that routes them.
-    pub(crate) fn send_transit(&mut self, packets: FrameBuf) -> Result<(), Drop> {
+    /// Takes a packet for nobody's addresses, for the peer that routes it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn queue_transit(&mut self, packet: FrameBuf) -> Result<(), Drop> {
         let peer = self.transit.ok_or(Drop::NoRoute)?;
-        let id = (peer, self.direct(peer)?);
-        self.send(id, FrameType::Transit, packets, None)?;
-        self.note_sent(id);
+        self.direct(peer)?;
+        self.enqueue(peer, Class::Transit, Waiting::packet(packet));
         Ok(())
     }
 
-    /// Passes something of `from` on to `to`, if there is room for what is not our own. `kind` is
-    /// [`FrameType::Relay`], [`FrameType::Routed`], or [`FrameType::Control`] for signaling.
+    /// Passes something of `from` on to `to`. `kind` is [`FrameType::Relay`], [`FrameType::Routed`], or
+    /// [`FrameType::Control`] for signaling, of which there is little, so it does not wait.
+    ///
+    /// # Errors
+    /// When `to` is not connected, or wants nothing that is passed on. What finds no room later is in the books.
     pub(crate) fn pass_on(
         &mut self,
         from: PeerId,
@@ -236,18 +254,12 @@ impl Senders {
         if !takes {
             return Err(Drop::RelayRefused);
         }
-        let Outlet::Channel(channel) = &outgoing.outlet else {
-            return Err(Drop::NotConnected);
-        };
-        let waiting = channel.outstanding_bytes().ok_or(Drop::NotConnected)?;
-        let ways = self.ways.get_mut(&to).ok_or(Drop::NotConnected)?;
-        if !ways.ledger.takes(from, plaintext.len(), waiting) {
-            return Err(Drop::RelayFull);
+        if kind == FrameType::Control {
+            return self.send(id, kind, plaintext).map(drop);
         }
-        self.send(id, kind, plaintext, Some(from))?;
-        if kind != FrameType::Control {
-            self.note_sent(id);
-        }
+        let what = What::PassedOn(kind);
+        self.enqueue(to, Class::Of(from), Waiting { what, buf: plaintext });
+        self.pump(to);
         Ok(())
     }
 
@@ -269,47 +281,48 @@ impl Senders {
         ways.direct.ok_or(Drop::NotConnected)
     }
 
-    /// `source` is whose it is, when it is not ours.
+    /// The peer by whose channel packets to this one leave: its own, or that of its relay.
+    fn carrier(&self, peer: PeerId) -> Option<PeerId> {
+        let ways = self.ways.get(&peer)?;
+        match self.sessions.get(&(peer, ways.chosen?))?.outlet {
+            Outlet::Channel(_) => Some(peer),
+            Outlet::Relay => ways.via,
+        }
+    }
+
+    /// Seals and sends, or says why it was dropped. Returns how many bytes the channel took.
     fn send(
         &mut self,
         id: (PeerId, SessionId),
         kind: FrameType,
-        plaintext: FrameBuf,
-        source: Option<PeerId>,
-    ) -> Result<(), Drop> {
+        mut plaintext: FrameBuf,
+    ) -> Result<usize, Drop> {
         let outgoing = self.sessions.get_mut(&id).ok_or(Drop::NotConnected)?;
         // An exhausted key sends nothing; the session is replaced long before.
-        let frame = outgoing.sealer.seal(kind, plaintext).map_err(|_| Drop::NotConnected)?;
+        outgoing.sealer.seal_in_place(kind, &mut plaintext).map_err(|_| Drop::NotConnected)?;
         match &outgoing.outlet {
             Outlet::Channel(channel) => {
-                let len = frame.len();
-                channel.try_send(frame).map_err(cause)?;
-                if let Some(ways) = self.ways.get_mut(&id.0) {
-                    ways.ledger.note(source, len);
-                }
-                Ok(())
+                let len = plaintext.len();
+                channel.try_send(plaintext.into_bytes()).map_err(cause)?;
+                Ok(len)
             }
-            Outlet::Relay => self.send_by_relay(id.0, kind, &frame),
+            Outlet::Relay => self.send_by_relay(id.0, plaintext),
         }
     }
 
     /// Puts a frame to a peer into one to its relay.
-    fn send_by_relay(&mut self, peer: PeerId, kind: FrameType, frame: &[u8]) -> Result<(), Drop> {
+    fn send_by_relay(&mut self, peer: PeerId, mut frame: FrameBuf) -> Result<usize, Drop> {
         let via = self.ways.get(&peer).and_then(|ways| ways.via).ok_or(Drop::NotConnected)?;
         let name = self.name(peer).ok_or(Drop::NotConnected)?;
-        let header = RelayHeader { hop: Hop::ToRelay, name };
-        let frame = header.wrap(frame).map_err(|_| Drop::TooLarge)?;
+        RelayHeader { hop: Hop::ToRelay, name }.cover(&mut frame).map_err(|_| Drop::TooLarge)?;
         let id = (via, self.direct(via)?);
         let outgoing = self.sessions.get(&id).ok_or(Drop::NotConnected)?;
         // One hop: a session with the relay that needs a relay itself is none.
         if matches!(outgoing.outlet, Outlet::Relay) {
             return Err(Drop::NotConnected);
         }
-        self.send(id, FrameType::Relay, frame, None)?;
-        if kind == FrameType::Packets {
-            self.note_sent(id);
-        }
-        Ok(())
+        let len = self.send(id, FrameType::Relay, frame)?;
+        Ok(len)
     }
 }
 

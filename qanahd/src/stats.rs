@@ -92,7 +92,12 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn count(&self, bytes: usize) {
-        self.packets.set(self.packets.get() + 1);
+        self.count_many(1, bytes);
+    }
+
+    /// Packets, and the bytes of all of them.
+    pub(crate) fn count_many(&self, packets: usize, bytes: usize) {
+        self.packets.set(self.packets.get() + packets as u64);
         self.bytes.set(self.bytes.get() + bytes as u64);
     }
 }

@@ -17,6 +17,7 @@ use qanah_core::router::{PeerId, Router};
 
 use crate::clock;
 use crate::downlink::Inbound;
+use crate::egress::Waiting;
 use crate::relay::RelayDesk;
 use crate::stats::Drop;
 
@@ -93,8 +94,8 @@ impl RelayDesk {
             return self.refuse(from, packet, IcmpError::TimeExceeded);
         }
         let passed = self.senders.borrow_mut().pass_on(from, to, FrameType::Routed, copy);
-        self.note(from, to, len, passed, drops);
-        if let Err(Drop::NotConnected | Drop::RelayRefused) = passed {
+        if let Err(cause) = passed {
+            self.books.not_passed(from, to, cause);
             self.refuse(from, packet, IcmpError::Unreachable);
         }
     }
@@ -111,7 +112,10 @@ impl RelayDesk {
         let mut buf = FrameBuf::with_capacity(error.len());
         if buf.push(&error).is_ok() {
             // It is an answer to a packet that was lost: if it is lost too, so be it.
-            let _ = self.senders.borrow_mut().send_packets(sender, buf);
+            let mut senders = self.senders.borrow_mut();
+            if senders.queue(sender, Waiting::packet(buf)).is_ok() {
+                senders.pump_all();
+            }
         }
     }
 

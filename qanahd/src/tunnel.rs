@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qanah_core::config::{Config, TunnelName};
-use qanah_core::frame::{MAX_PACKETS, OVERHEAD, RELAY_OVERHEAD};
+use qanah_core::frame::{MAX_PACKETS, OVERHEAD, RELAY_OVERHEAD, SEGMENTS_HEADER_LEN};
 use qanah_core::key::{PublicKey, SecretKey};
 use qanah_core::mesh::{PathSettings, Paths};
 use qanah_core::plan::{PlanError, Step, plan};
@@ -209,12 +209,12 @@ fn capabilities(kind: SessionKind, behaviour: Behaviour) -> Capabilities {
         SessionKind::Direct => RELAY_OVERHEAD,
         SessionKind::Relayed => 0,
     };
-    let max_frame = usize::from(u16::MAX) + OVERHEAD + cover;
+    let max_frame = SEGMENTS_HEADER_LEN + usize::from(u16::MAX) + OVERHEAD + cover;
     Capabilities {
         max_frame: u32::try_from(max_frame).unwrap_or(u32::MAX),
         max_packets: u16::try_from(MAX_PACKETS).unwrap_or(u16::MAX),
-        tcp_segments: false,
-        udp_segments: false,
+        tcp_segments: true,
+        udp_segments: true,
         datagrams: false,
         // No relay passes on for another relay.
         relay: behaviour.relay && kind == SessionKind::Direct,

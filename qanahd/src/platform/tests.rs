@@ -277,7 +277,7 @@ fn packets_pass_both_ways_whole_and_without_a_header() {
         for size in [0, 1, 1372] {
             let payload = vec![0xab; size];
             socket.send_to(&payload, (peer, 7001)).await.unwrap();
-            let length = device.recv(&mut buffer).await.unwrap();
+            let (length, _) = device.recv(&mut buffer).await.unwrap();
             let packet = &buffer[..length];
             assert_eq!((packet[0], length), (0x45, 28 + size));
             assert_eq!(
@@ -295,7 +295,7 @@ fn packets_pass_both_ways_whole_and_without_a_header() {
         let idle = device.try_recv(&mut buffer).unwrap_err();
         assert_eq!(idle.kind(), std::io::ErrorKind::WouldBlock);
         socket.send_to(b"x", (peer, 7001)).await.unwrap();
-        assert_eq!(device.try_recv(&mut buffer).unwrap(), 29);
+        assert_eq!(device.try_recv(&mut buffer).unwrap().0, 29);
 
         assert!(device.try_send(&[]).is_err());
         assert!(device.try_send(&[0; 40]).is_err());
@@ -313,7 +313,7 @@ fn ipv6_packets_reach_the_device_at_once() {
         let mut buffer = [0; 2000];
         loop {
             // The kernel may report its multicast groups first.
-            let length = applied.device().recv(&mut buffer).await.unwrap();
+            let (length, _) = applied.device().recv(&mut buffer).await.unwrap();
             assert_eq!(buffer[0] >> 4, 6);
             if buffer[6] == 17 {
                 assert_eq!(&buffer[length - 4..length], b"ping");

@@ -4,9 +4,14 @@
 //! last descriptor closes. That covers `kill -9` (see [`super::cleanup`]).
 
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
+use nix::sys::uio::{readv, writev};
+use qanah_core::frame::SegmentKind;
+use qanah_core::offload::{VIRTIO_HEADER_LEN, VirtioHeader};
 use qanah_core::plan::is_interface_name;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -16,7 +21,20 @@ use super::PlatformError;
 /// The device node of the TUN driver.
 const TUN_NODE: &str = "/dev/net/tun";
 
-/// An open TUN device. A read or a write is one whole IP packet, without any header before it.
+/// Largest packet that a device gives, in bytes: where the kernel leaves the cutting to us it is larger than the MTU.
+pub(crate) const MAX_READ: usize = 65_535;
+
+/// What may be left to whoever has the packet next (`linux/if_tun.h`).
+mod offload {
+    pub(super) const CHECKSUM: i32 = 0x01;
+    pub(super) const TCP: i32 = 0x02 | 0x04;
+    /// Since Linux 6.2.
+    pub(super) const UDP: i32 = 0x20 | 0x40;
+    nix::ioctl_write_int_bad!(tunsetoffload, nix::request_code_write!(b'T', 208, size_of::<u32>()));
+}
+
+/// An open TUN device. A read or a write is one IP packet and the header that says what it lacks: see
+/// [`qanah_core::offload`].
 ///
 /// All methods take `&self`: share it by `Rc` or `Arc` between the tasks that read and write.
 /// It belongs to the runtime on which it was created.
@@ -25,7 +43,13 @@ pub(crate) struct TunDevice {
     /// that is deleted says `EPOLLERR`, so its reader would wait for ever.
     inner: AsyncFd<tun::Device>,
     name: String,
+    /// What the kernel leaves to us, and does for us with what we write.
+    offloads: AtomicI32,
+    mtu: AtomicUsize,
 }
+
+/// A packet that was read: how long it is, and what it lacks, if the kernel has said something known.
+pub(crate) type Read = (usize, Option<VirtioHeader>);
 
 impl TunDevice {
     /// Create the interface `name`: down, without addresses, with the kernel's default MTU. Those
@@ -45,13 +69,63 @@ impl TunDevice {
         config.tun_name(name).layer(tun::Layer::L3);
         // The crate would set addresses by ioctl, which knows one IPv4 address and no IPv6.
         config.platform_config(|platform| {
-            platform.ensure_root_privileges(false);
+            platform.ensure_root_privileges(false).vnet_hdr(true);
         });
         let device = tun::create(&config).map_err(|error| creation_error(name, error))?;
         let inner = register(device).map_err(|error| {
             PlatformError::of(format!("wait for packets of the interface {name}"), error)
         })?;
-        Ok(Self { inner, name: name.to_owned() })
+        let device = Self {
+            inner,
+            name: name.to_owned(),
+            offloads: AtomicI32::new(0),
+            mtu: AtomicUsize::new(MAX_READ),
+        };
+        device.offloads.store(device.agree_on_offloads(), Ordering::Relaxed);
+        Ok(device)
+    }
+
+    /// As much as this kernel can. Without any, all packets are whole and within the MTU.
+    fn agree_on_offloads(&self) -> i32 {
+        use offload::{CHECKSUM, TCP, UDP, tunsetoffload};
+        let fd = self.inner.get_ref().as_raw_fd();
+        // SAFETY: the call takes a number and changes the device behind the descriptor, which is open.
+        #[allow(unsafe_code)]
+        let takes = |offloads: &i32| unsafe { tunsetoffload(fd, *offloads) }.is_ok();
+        [CHECKSUM | TCP | UDP, CHECKSUM | TCP, CHECKSUM].into_iter().find(takes).unwrap_or(0)
+    }
+
+    /// Notes the MTU that the interface was given, in bytes.
+    pub(crate) fn note_mtu(&self, mtu: u32) {
+        self.mtu.store(usize::try_from(mtu).unwrap_or(MAX_READ), Ordering::Relaxed);
+    }
+
+    /// The MTU, in bytes: packets that are longer do not pass. Of a device whose MTU nobody noted: any.
+    pub(crate) fn mtu(&self) -> usize {
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    /// Whether the kernel cuts up packets of this kind that are written.
+    pub(crate) fn cuts(&self, kind: SegmentKind) -> bool {
+        let needed = match kind {
+            SegmentKind::Tcp => offload::TCP,
+            SegmentKind::Udp => offload::UDP,
+        };
+        self.offloads.load(Ordering::Relaxed) & needed == needed
+    }
+
+    /// As on a kernel that can do nothing of it.
+    #[cfg(test)]
+    pub(crate) fn forget_offloads(&self) {
+        self.offloads.store(0, Ordering::Relaxed);
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the device owns its descriptor, which stays open for as long as the device is borrowed here.
+        #[allow(unsafe_code)]
+        unsafe {
+            BorrowedFd::borrow_raw(self.inner.get_ref().as_raw_fd())
+        }
     }
 
     /// The name of the interface.
@@ -59,15 +133,15 @@ impl TunDevice {
         &self.name
     }
 
-    /// Wait for a packet from the kernel and return its length. A packet longer than `buf` is
-    /// cut: give at least the MTU. May be cancelled without losing a packet.
+    /// Wait for a packet from the kernel. A packet longer than `buf` is cut: give [`MAX_READ`]. May be cancelled
+    /// without losing a packet.
     ///
     /// # Errors
     /// Whatever the kernel says; `EBADFD` once the interface was deleted, and then for ever.
-    pub(crate) async fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+    pub(crate) async fn recv(&self, buf: &mut [u8]) -> io::Result<Read> {
         loop {
             let mut ready = self.inner.ready(Interest::READABLE | Interest::ERROR).await?;
-            if let Ok(result) = ready.try_io(|device| device.get_ref().recv(buf)) {
+            if let Ok(result) = ready.try_io(|_| self.try_recv(buf)) {
                 return result;
             }
         }
@@ -77,9 +151,13 @@ impl TunDevice {
     ///
     /// # Errors
     /// As [`Self::recv`].
-    #[cfg(test)]
-    pub(crate) fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.inner.get_ref().recv(buf)
+    pub(crate) fn try_recv(&self, buf: &mut [u8]) -> io::Result<Read> {
+        let mut header = [0; VIRTIO_HEADER_LEN];
+        let read = readv(self.fd(), &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buf)])?;
+        Ok(match read.checked_sub(VIRTIO_HEADER_LEN) {
+            Some(len) => (len, VirtioHeader::from_bytes(header)),
+            None => (0, None),
+        })
     }
 
     /// Hand one IP packet to the kernel. Never waits: the kernel takes the packet or drops it.
@@ -88,8 +166,22 @@ impl TunDevice {
     /// `EINVAL` where the first nibble is no IP version, `EIO` while the interface is down,
     /// `EBADFD` once it was deleted. The packet is lost; count it and go on.
     pub(crate) fn try_send(&self, packet: &[u8]) -> io::Result<()> {
-        let written = self.inner.get_ref().send(packet)?;
-        if written == packet.len() {
+        self.try_send_unfinished(VirtioHeader::WHOLE, packet)
+    }
+
+    /// The same with a packet that lacks something. The header is to come from
+    /// [`qanah_core::offload::hand_back`], and from nowhere else.
+    ///
+    /// # Errors
+    /// As [`Self::try_send`], and `EINVAL` where header and packet do not fit together.
+    pub(crate) fn try_send_unfinished(
+        &self,
+        header: VirtioHeader,
+        packet: &[u8],
+    ) -> io::Result<()> {
+        let header = header.to_bytes();
+        let written = writev(self.fd(), &[IoSlice::new(&header), IoSlice::new(packet)])?;
+        if written == header.len() + packet.len() {
             Ok(())
         } else {
             Err(io::Error::new(io::ErrorKind::WriteZero, "the kernel took a part of a packet"))

@@ -171,6 +171,7 @@ impl Connection {
             settings.health.clone(),
             told.clone(),
             settings.port.clone().map(|port| (port, names.clone())),
+            settings.progress.clone(),
             on_exit,
         ));
         shared.set_runtime(&runtime);

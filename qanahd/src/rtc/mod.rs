@@ -18,6 +18,7 @@ mod health;
 mod options;
 mod port;
 mod ported;
+mod progress;
 mod resolve;
 mod runtime;
 mod sdp;
@@ -38,6 +39,7 @@ pub(crate) use self::channel::{Channel, ChannelReceiver, ChannelSender, SendErro
 pub(crate) use self::connection::{Connection, Restart};
 pub(crate) use self::health::{Health, ServerKind, ServerReport, ServerState};
 pub(crate) use self::port::Port;
+pub(crate) use self::progress::Progress;
 pub(crate) use self::resolve::Resolver;
 pub(crate) use self::told::Foreign;
 pub(crate) use self::turn::{Carrier, Login, TrustError, TurnServer, client_config};
@@ -91,6 +93,8 @@ pub(crate) struct Settings {
     pub(crate) health: Health,
     /// Where no peer is reached. Share one among all connections of a tunnel.
     pub(crate) foreign: Foreign,
+    /// Word of channels that may have room again. Share one among all connections of a tunnel.
+    pub(crate) progress: Progress,
 }
 
 impl Default for Settings {
@@ -102,7 +106,7 @@ impl Default for Settings {
             relay_only: false,
             sctp_mtu: DEFAULT_SCTP_MTU,
             max_message_size: 256 * 1024,
-            send_buffer: 1024 * 1024,
+            send_buffer: qanah_core::window::MOST + 1024 * 1024,
             receive_buffer: 4 * 1024 * 1024,
             max_retransmits: None,
             port: None,
@@ -112,6 +116,7 @@ impl Default for Settings {
             dialer: Dialer::default(),
             health: Health::default(),
             foreign: Foreign::default(),
+            progress: Progress::default(),
         }
     }
 }

@@ -16,6 +16,7 @@ use webrtc::runtime::{
 use super::health::Health;
 use super::port::{Names, Port};
 use super::ported::PortedSocket;
+use super::progress::Progress;
 use super::resolve::Resolver;
 use super::socket::{BatchingSocket, Links};
 use super::told::Told;
@@ -33,6 +34,7 @@ pub(super) struct DriverRuntime {
     told: Told,
     /// The tunnel's one port, and how the connection is called there.
     port: Option<(Port, Names)>,
+    progress: Progress,
     /// Called when the driver has ended, for whatever reason, a panic included.
     on_exit: Arc<dyn Fn() + Send + Sync>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -51,6 +53,7 @@ impl DriverRuntime {
         health: Health,
         told: Told,
         port: Option<(Port, Names)>,
+        progress: Progress,
         on_exit: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         Self {
@@ -60,6 +63,7 @@ impl DriverRuntime {
             health,
             told,
             port,
+            progress,
             on_exit,
             tasks: Mutex::default(),
             is_eager: AtomicBool::new(true),
@@ -154,6 +158,7 @@ impl Runtime for DriverRuntime {
             streams,
             health: self.health.clone(),
             told: self.told.clone(),
+            progress: self.progress.clone(),
         };
         let own = BatchingSocket::new(socket, self.fw_mark, links(self.streams.for_socket()))?;
         let Some((port, names)) = &self.port else {

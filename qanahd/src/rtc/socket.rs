@@ -24,6 +24,7 @@ use webrtc::runtime::AsyncUdpSocket;
 
 use super::batch::{MAX_BATCH_SEGMENTS, Queue};
 use super::health::Health;
+use super::progress::Progress;
 use super::resolve::{Resolver, Route};
 use super::told::Told;
 use super::turn::placeholder;
@@ -48,6 +49,8 @@ pub(super) struct Links {
     pub(super) health: Health,
     /// Knows who may send checks.
     pub(super) told: Told,
+    /// Told whenever the driver comes back to receive.
+    pub(super) progress: Progress,
 }
 
 /// The socket.
@@ -343,6 +346,7 @@ impl AsyncUdpSocket for BatchingSocket {
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
+        self.links.progress.happened();
         let streams_first = self.streams_first.load(Ordering::Relaxed);
         if streams_first && let Poll::Ready(count) = self.poll_streams(cx, bufs, meta) {
             self.streams_first.store(false, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! The actor on a tunnel's thread: runs the session machines of all peers.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use super::peer::Peer;
 use super::report::Identity;
 use super::shared::Shared;
 use super::{Behaviour, Command, Prepared, QUEUE, TunnelError};
+use crate::books::Books;
 use crate::clock;
 use crate::downlink::Heard;
 use crate::held::Held;
@@ -34,8 +35,8 @@ use crate::platform::netlink::Applied;
 use crate::relay::RelayDesk;
 use crate::rtc;
 use crate::senders::Senders;
-use crate::stats::{Drop, Drops};
-use crate::uplink::{Counted, ICMP_PER_SECOND, Uplink, Wanted};
+use crate::stats::Drop;
+use crate::uplink::{ICMP_PER_SECOND, Uplink, Wanted};
 
 /// How long connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(1500);
@@ -64,8 +65,7 @@ pub(super) struct Actor {
     pub(super) signaling: bool,
     /// The way to the data path, for a reload.
     pub(super) routes: watch::Sender<Arc<Router>>,
-    pub(super) counted: Counted,
-    pub(super) mtu: Rc<Cell<usize>>,
+    pub(super) books: Rc<Books>,
     pairing: Pairing,
     commands: mpsc::Receiver<Command>,
     happenings: mpsc::Receiver<(PeerId, SessionId, Happening)>,
@@ -73,7 +73,6 @@ pub(super) struct Actor {
     uplink: JoinHandle<io::Error>,
     /// Ends when the last connection has.
     running: mpsc::Receiver<()>,
-    pub(super) drops: Rc<Drops>,
     changes: Changes,
 }
 
@@ -86,20 +85,20 @@ impl Actor {
         let (routes, router) = watch::channel(Arc::new(members.router()));
         let (reports, happenings) = mpsc::channel(QUEUE);
         let (is_running, running) = mpsc::channel(1);
-        let (senders, drops) = (Rc::<RefCell<Senders>>::default(), Rc::<Drops>::default());
-        let mtu = Rc::new(Cell::new(config.interface.mtu as usize));
-        let counted: Counted = Rc::new(RefCell::new(members.stats()));
+        let books = Rc::<Books>::default();
+        books.peers.replace(members.stats());
+        applied.device().note_mtu(config.interface.mtu);
+        let senders = Rc::new(RefCell::new(Senders::new(Rc::clone(&books))));
         let Behaviour { relay, lazy } = start.behaviour;
-        let desk = relay.then(|| Rc::new(RelayDesk::new(Rc::clone(&senders))));
+        let desk = relay.then(|| Rc::new(RelayDesk::new(Rc::clone(&senders), Rc::clone(&books))));
         let held = Rc::new(RefCell::new(Held::new(lazy.is_some())));
         let (wanting, wanted) = mpsc::channel(WANTED);
         let uplink = Uplink {
             tun: Arc::clone(applied.device()),
             router: router.clone(),
             senders: Rc::clone(&senders),
-            peers: Rc::clone(&counted),
-            drops: Rc::clone(&drops),
-            mtu: Rc::clone(&mtu),
+            books: Rc::clone(&books),
+            progress: start.rtc.progress.clone(),
             icmp: Pace::new(ICMP_PER_SECOND),
             desk: desk.clone(),
             held: Rc::clone(&held),
@@ -132,15 +131,13 @@ impl Actor {
             applied,
             signaling: false,
             routes,
-            counted,
-            mtu,
+            books,
             pairing: Pairing::default(),
             commands: start.queue,
             happenings,
             wanted,
             uplink: tokio::task::spawn_local(uplink.run()),
             running,
-            drops,
             changes: start.changes,
         };
         actor.name_peers(addresses);

@@ -271,13 +271,13 @@ impl Peer {
         if !senders.is_chosen(self.id) {
             return;
         }
-        for packet in shared.held.borrow_mut().take(now, self.id) {
-            let len = packet.len();
-            match senders.send_packets(self.id, packet) {
-                Ok(()) => self.stats.sent.count(len),
-                Err(cause) => self.stats.drops.count(cause),
+        for waiting in shared.held.borrow_mut().take(now, self.id) {
+            if let Err(cause) = senders.queue(self.id, waiting) {
+                self.stats.drops.count(cause);
             }
         }
+        // What waited for another way takes this one.
+        senders.pump_all();
     }
 
     fn carry_out(&mut self, shared: &Shared, kind: SessionKind, output: Output) {

@@ -170,8 +170,8 @@ impl Actor {
         self.members = Members::new(members);
         self.identity.update(&config);
         self.shared.connecting.prefixes.borrow_mut().clone_from(&config.interface.addresses);
-        self.mtu.set(config.interface.mtu as usize);
-        self.counted.replace(self.members.stats());
+        self.applied.device().note_mtu(config.interface.mtu);
+        self.books.peers.replace(self.members.stats());
         self.routes.send_replace(Arc::new(self.members.router()));
         self.name_peers(config.interface.addresses);
         // Peers that stay know it already, and mind nothing.

@@ -18,7 +18,8 @@ use crate::control::report::{
     CandidateKind, CandidateReport, CarriedReport, PathReport, PeerReport, PeerState,
     RelayingReport, Traffic, TunnelReport,
 };
-use crate::relay::{IN_ALL, PER_PAIR, RelayDesk};
+use crate::egress::{IN_ALL, PER_CLASS};
+use crate::relay::RelayDesk;
 use crate::rtc::SelectedCandidate;
 use crate::stats::{self, Drops};
 
@@ -91,7 +92,7 @@ impl Actor {
         let relaying = self.shared.desk.as_ref().map(|desk| relaying(&self.members, desk));
         let own = self.shared.connecting.rtc.health.own_side(now);
         let side = Side { by_hand, own };
-        let report = self.identity.report(&self.members, &self.drops, side, now);
+        let report = self.identity.report(&self.members, &self.books.drops, side, now);
         TunnelReport { relaying, ..report }
     }
 }
@@ -101,7 +102,7 @@ fn label(members: &Members, id: PeerId) -> String {
 }
 
 fn relaying(members: &Members, desk: &RelayDesk) -> RelayingReport {
-    let pairs = desk.carried().into_iter().map(|((from, to), carried)| CarriedReport {
+    let pairs = desk.books.carried().into_iter().map(|((from, to), carried)| CarriedReport {
         from: label(members, from),
         to: label(members, to),
         frames: carried.frames.get(),
@@ -109,7 +110,7 @@ fn relaying(members: &Members, desk: &RelayDesk) -> RelayingReport {
         dropped: carried.dropped.get(),
     });
     RelayingReport {
-        limit_per_pair: PER_PAIR as u64,
+        limit_per_pair: PER_CLASS as u64,
         limit_in_all: IN_ALL as u64,
         pairs: pairs.collect(),
     }

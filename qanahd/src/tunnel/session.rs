@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use qanah_core::offload::Joiner;
 use qanah_core::router::PeerId;
 use qanah_core::seal::{CarrierKey, Opener, Openers, Sealer};
 use qanah_core::session::limits::MAX_CANDIDATES;
@@ -127,6 +128,7 @@ impl Session {
             control: Pace::new(CONTROL_PER_SECOND),
             signaling: Pace::new(SIGNALING_PER_SECOND),
             desk: desk.clone().filter(|_| self.kind == SessionKind::Direct),
+            joiner: Joiner::default(),
         };
         match (receiver, desk) {
             (Some(channel), _) => {
