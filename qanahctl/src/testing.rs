@@ -270,6 +270,7 @@ pub(crate) fn connected() -> v1::Peer {
             via: String::new(),
             local: candidate(v1::CandidateKind::Host, "192.0.2.1:51000"),
             remote: candidate(v1::CandidateKind::ServerReflexive, "198.51.100.7:4444"),
+            packet_size: Some(1412),
         }),
         rtt_micros: Some(420),
         last_handshake_seconds: Some(12),

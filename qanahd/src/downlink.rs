@@ -302,6 +302,9 @@ impl Inbound {
         let heard = match control {
             Control::Confirm => Heard::Control(Control::Confirm),
             Control::Ping(value) => Heard::Control(Control::Ping(value)),
+            Control::PaddedPing { value, size } => {
+                Heard::Control(Control::PaddedPing { value, size })
+            }
             Control::Pong(value) => Heard::Control(Control::Pong(value)),
             Control::PathProbe { size } => Heard::Control(Control::PathProbe { size }),
             Control::Close => Heard::Control(Control::Close),
@@ -311,7 +314,7 @@ impl Inbound {
                     None => return,
                 }
             }
-            Control::ProbeAnswer { .. } => return self.stats.drops.count(Drop::UnknownType),
+            Control::ProbeAnswer { size } => Heard::Control(Control::ProbeAnswer { size }),
             Control::Signaling { .. }
             | Control::ReachQuery { .. }
             | Control::ReachAnswer { .. }

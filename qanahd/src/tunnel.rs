@@ -221,6 +221,7 @@ fn capabilities(kind: SessionKind, behaviour: Behaviour) -> Capabilities {
         rekey: true,
         mesh_signaling: behaviour.relay && kind == SessionKind::Direct,
         lazy: behaviour.lazy.is_some(),
+        path_mtu: kind == SessionKind::Direct,
     }
 }
 

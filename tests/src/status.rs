@@ -180,6 +180,11 @@ impl Peer<'_> {
         self.0.get("path")?.get("remote")?.get("kind")?.as_str()
     }
 
+    /// Largest SCTP packet that goes to it, in bytes.
+    pub fn packet_size(self) -> Option<u64> {
+        self.0.get("path").and_then(|path| path.get("packet_size")).and_then(Value::as_u64)
+    }
+
     /// Round-trip time of the whole way, in microseconds.
     pub fn rtt_micros(self) -> Option<u64> {
         self.0.get("rtt_micros").and_then(Value::as_u64)

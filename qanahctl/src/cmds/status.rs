@@ -44,6 +44,8 @@
 //!       local, remote         object or null, the ends of the ICE pair
 //!         kind                "host", "server_reflexive", "peer_reflexive", "relayed" or "unknown"
 //!         address             string, address:port
+//!       packet_size           number or null: the largest SCTP packet that is sent, in bytes, which
+//!                             follows what the path takes (path MTU)
 //!     rtt_micros              number or null
 //!     last_handshake_seconds  number or null
 //!     received, sent          object: packets, bytes (numbers; inner packets)

@@ -148,6 +148,7 @@ fn path(path: &Path) -> Value {
         "via": text(&path.via),
         "local": path.local.as_ref().map(candidate),
         "remote": path.remote.as_ref().map(candidate),
+        "packet_size": path.packet_size,
     })
 }
 

@@ -142,6 +142,7 @@ async fn the_json_schema() {
                         "via": null,
                         "local": { "kind": "host", "address": "192.0.2.1:51000" },
                         "remote": { "kind": "server_reflexive", "address": "198.51.100.7:4444" },
+                        "packet_size": 1412,
                     },
                     "rtt_micros": 420,
                     "last_handshake_seconds": 12,

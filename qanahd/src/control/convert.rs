@@ -298,14 +298,16 @@ impl From<PeerState> for v1::PeerState {
 impl From<PathReport> for v1::Path {
     fn from(report: PathReport) -> Self {
         match report {
-            PathReport::Direct { local, remote } => Self {
+            PathReport::Direct { local, remote, packet_size } => Self {
                 kind: v1::PathKind::Direct.into(),
                 via: String::new(),
                 local: local.map(Into::into),
                 remote: remote.map(Into::into),
+                packet_size: packet_size.map(Into::into),
             },
             PathReport::Relay { via } => {
-                Self { kind: v1::PathKind::Relay.into(), via, local: None, remote: None }
+                let kind = v1::PathKind::Relay.into();
+                Self { kind, via, local: None, remote: None, packet_size: None }
             }
         }
     }

@@ -139,6 +139,8 @@ pub(crate) enum PathReport {
         local: Option<CandidateReport>,
         /// The peer's end.
         remote: Option<CandidateReport>,
+        /// Largest SCTP packet that we send, in bytes.
+        packet_size: Option<u16>,
     },
     /// Through the peer of this name.
     Relay {

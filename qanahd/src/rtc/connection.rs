@@ -386,6 +386,7 @@ fn describe(sdp: &str, settings: &Settings) -> Result<RtcDescription, RtcError> 
         role: sdp::role(sdp)?,
         sctp_port: SCTP_PORT,
         max_message_size: settings.max_message_size,
+        packet_size: None,
         candidates: Vec::new(),
     })
 }

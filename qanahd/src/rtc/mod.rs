@@ -20,6 +20,7 @@ mod port;
 mod ported;
 mod progress;
 mod resolve;
+mod room;
 mod runtime;
 mod sdp;
 mod sightings;
@@ -33,6 +34,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use qanah_core::session::limits::BASE_PACKET;
 use qanah_core::signal::{Candidate, CandidateKind};
 
 pub(crate) use self::channel::{Channel, ChannelReceiver, ChannelSender, SendError};
@@ -42,6 +44,7 @@ pub(crate) use self::port::Port;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::resolve::Resolver;
 pub(crate) use self::told::Foreign;
+pub(crate) use self::room::packet_room;
 pub(crate) use self::turn::{Carrier, Login, TrustError, TurnServer, client_config};
 
 use crate::dial::Dialer;
@@ -51,10 +54,6 @@ pub(crate) const CHANNEL_LABEL: &str = "vpn-tunnel";
 
 /// The SCTP port that `webrtc` speaks, on both sides (RFC 8841, section 5).
 pub(crate) const SCTP_PORT: u16 = 5000;
-
-/// SCTP packet size, in bytes, that fits every path: IPv6's least MTU of 1280 bytes less the headers of
-/// IPv6, UDP, TURN and DTLS.
-pub(crate) const DEFAULT_SCTP_MTU: u16 = 1191;
 
 /// How a connection is made.
 #[derive(Clone)]
@@ -104,7 +103,7 @@ impl Default for Settings {
             stun: Vec::new(),
             turn: Vec::new(),
             relay_only: false,
-            sctp_mtu: DEFAULT_SCTP_MTU,
+            sctp_mtu: BASE_PACKET,
             max_message_size: 256 * 1024,
             send_buffer: qanah_core::window::MOST + 1024 * 1024,
             receive_buffer: 4 * 1024 * 1024,

@@ -56,12 +56,12 @@ async fn run(address: Address, settings: Rc<Connecting>, mut queue: mpsc::Receiv
     let mut connection = None;
     while let Some(command) = queue.recv().await {
         let done = match (command, &connection) {
-            (RtcCommand::Offer { patience }, None) => {
-                let settings = settings.patient(patience).await;
+            (RtcCommand::Offer { patience, packet_size }, None) => {
+                let settings = settings.patient(patience, packet_size).await;
                 offer(&address, &settings).await.map(|made| connection = Some(made))
             }
-            (RtcCommand::Answer { remote, patience }, None) => {
-                let settings = settings.patient(patience).await;
+            (RtcCommand::Answer { remote, patience, packet_size }, None) => {
+                let settings = settings.patient(patience, packet_size).await;
                 answer(&address, &settings, &remote).await.map(|made| connection = Some(made))
             }
             (command, Some(connection)) => steer(&address, connection, &settings, command).await,
@@ -95,11 +95,12 @@ impl Connecting {
         rtc::Settings { local_addresses, ..self.rtc.clone() }
     }
 
-    /// The same for a connection whose other side may take its time: people carry the signaling.
-    async fn patient(&self, patience: Option<Duration>) -> rtc::Settings {
+    /// The same for a connection with packets of this size, whose other side may take its time: people carry the
+    /// signaling.
+    async fn patient(&self, patience: Option<Duration>, packet_size: u16) -> rtc::Settings {
         let now = self.now().await;
         let patience = patience.unwrap_or_default().max(now.patience);
-        rtc::Settings { patience, ..now }
+        rtc::Settings { patience, sctp_mtu: packet_size, ..now }
     }
 
     /// The machine's addresses that others may reach; `None` when they cannot be read.

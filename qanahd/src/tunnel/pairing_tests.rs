@@ -60,6 +60,7 @@ fn description(role: DtlsRole) -> RtcDescription {
         role,
         sctp_port: 5000,
         max_message_size: 65_536,
+        packet_size: None,
         candidates: Vec::new(),
     }
 }

@@ -25,7 +25,7 @@ use super::session::Session;
 use super::shared::Shared;
 use crate::clock;
 use crate::downlink::Heard;
-use crate::rtc::{RtcEvent, SelectedCandidate};
+use crate::rtc::{RtcEvent, SelectedCandidate, packet_room};
 use crate::stats::{Drop as Cause, PeerStats};
 
 /// How often a peer's forged or refused messages are worth a line in the log.
@@ -175,6 +175,7 @@ impl Peer {
             RtcEvent::IceConnected { local, remote } => {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.path = Some((local, remote));
+                    session.is_measured = false;
                 }
                 self.unreached = None;
                 let by_turn = [local.kind, remote.kind].contains(&CandidateKind::Relayed);
@@ -227,6 +228,31 @@ impl Peer {
             local.kind == CandidateKind::Host && !addresses.contains(&local.address.ip())
         });
         self.paths.direct_mut().network_changed(now, gone);
+        self.measure_anew();
+    }
+
+    /// What is known of how large packets may be is asked for again.
+    fn measure_anew(&mut self) {
+        self.sessions.values_mut().for_each(|session| session.is_measured = false);
+    }
+
+    /// Tells the machine how large packets may be, where a path is new.
+    fn measure_paths(&mut self, now: Instant, fw_mark: Option<u32>) {
+        for (id, session) in &mut self.sessions {
+            let Some((local, remote)) = session.path.filter(|_| !session.is_measured) else {
+                continue;
+            };
+            session.is_measured = true;
+            let is_straight = [local, remote].iter().all(|it| it.kind != CandidateKind::Relayed);
+            let room = is_straight
+                .then(|| packet_room(local.address.ip(), remote.address, fw_mark))
+                .transpose()
+                .unwrap_or_else(|error| {
+                    debug!(PEER = %self.label, "the MTU of the path is not known: {error}");
+                    None
+                });
+            self.paths.direct_mut().path_chosen(now, *id, room);
+        }
     }
 
     /// The candidates of both sides, ours first, between which the last attempt found no path.
@@ -252,6 +278,7 @@ impl Peer {
     pub(crate) fn settle(&mut self, shared: &Shared) {
         let now = clock::now();
         self.count_frames(shared);
+        self.measure_paths(now, shared.connecting.rtc.fw_mark);
         self.paths.update(now);
         while let Some((kind, output)) = self.paths.poll_output() {
             self.carry_out(shared, kind, output);
@@ -314,7 +341,13 @@ impl Peer {
             }
             Output::Activate(id) => shared.senders.borrow_mut().set_live(kind, peer, Some(id)),
             Output::Deactivate => shared.senders.borrow_mut().set_live(kind, peer, None),
-            Output::Event(event) => self.log(kind, &event),
+            Output::Event(event) => {
+                // A router may have told the kernel meanwhile what it takes.
+                if matches!(event, Event::LargerRefused { .. }) {
+                    self.measure_anew();
+                }
+                self.log(kind, &event);
+            }
         }
     }
 
@@ -405,6 +438,16 @@ impl Peer {
             }
             (Event::PathLost, SessionKind::Relayed) => {
                 info!(PEER = %peer, "nothing heard from {peer} by a relay");
+            }
+            (Event::LargerPackets { size }, _) => {
+                info!(PEER = %peer, "the path to {peer} takes packets of {size} bytes");
+            }
+            (Event::LargerRefused { size, passed }, _) => {
+                info!(PEER = %peer, "the path to {peer} does not take packets of {size} bytes, \
+                    but {passed}");
+            }
+            (Event::PathNarrowed, _) => {
+                info!(PEER = %peer, "the path to {peer} does not take as large packets any more");
             }
             (Event::PathRestored, _) => info!(PEER = %peer, "{peer} is heard again"),
         }

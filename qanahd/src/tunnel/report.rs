@@ -124,7 +124,8 @@ fn peer_report(members: &Members, peer: &Peer, side: Side, now: Instant) -> Peer
             let pair = peer.path(session);
             let local = pair.map(|(local, _)| candidate(local));
             let remote = pair.map(|(_, remote)| candidate(remote));
-            (Some(PathReport::Direct { local, remote }), direct.rtt)
+            let packet_size = direct.packet_size;
+            (Some(PathReport::Direct { local, remote, packet_size }), direct.rtt)
         }
         Some((SessionKind::Relayed, _)) => {
             let via = peer.paths.via().map(|via| label(members, via)).unwrap_or_default();

@@ -35,6 +35,8 @@ pub(super) struct Session {
     /// What we are to be reached at, and what the peer is: to tell why there is no path.
     pub(super) ours: Vec<Candidate>,
     pub(super) theirs: RefCell<Vec<Candidate>>,
+    /// The machine knows how large packets the path takes at its beginning.
+    pub(super) is_measured: bool,
 }
 
 impl Drop for Session {
@@ -67,6 +69,7 @@ impl Session {
             path: None,
             ours: Vec::new(),
             theirs: RefCell::default(),
+            is_measured: false,
         }
     }
 

@@ -24,6 +24,8 @@ const REACH_ANSWER: u8 = 11;
 
 /// Length of a frame with a path probe without any padding, in bytes.
 const LEAST_PROBE: usize = OVERHEAD + 1;
+/// Length of a frame with a ping without any padding, in bytes.
+const PLAIN_PING: usize = LEAST_PROBE + 8;
 
 /// One control message. Long bodies are borrowed from the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,13 @@ pub enum Control<'a> {
     Confirm,
     /// To be answered with a pong that holds the same number.
     Ping(u64),
+    /// The same in a frame of this size: whether it arrives whole is asked too.
+    PaddedPing {
+        /// As in a ping.
+        value: u64,
+        /// Length of the whole frame, header and tag included, in bytes: more than that of a ping.
+        size: u16,
+    },
     /// The answer to a ping.
     Pong(u64),
     /// The first message of a new handshake inside the session.
@@ -113,7 +122,7 @@ impl<'a> Control<'a> {
         let (&kind, body) = plaintext.split_first().ok_or(ControlError::Empty)?;
         let message = match kind {
             CONFIRM => empty(body).map(|()| Self::Confirm),
-            PING => exactly(body).map(|n| Self::Ping(u64::from_be_bytes(n))),
+            PING => ping(body),
             PONG => exactly(body).map(|n| Self::Pong(u64::from_be_bytes(n))),
             REKEY_INIT => rekey(body).map(|(id, noise)| Self::RekeyInit { id, noise }),
             REKEY_RESPONSE => rekey(body).map(|(id, noise)| Self::RekeyResponse { id, noise }),
@@ -144,6 +153,10 @@ impl<'a> Control<'a> {
         match *self {
             Self::Confirm => message(CONFIRM, &[]),
             Self::Ping(number) => message(PING, &[&number.to_be_bytes()]),
+            Self::PaddedPing { value, size } if usize::from(size) > PLAIN_PING => {
+                padded(PING, &value.to_be_bytes(), size)
+            }
+            Self::PaddedPing { .. } => Err(FrameFull),
             Self::Pong(number) => message(PONG, &[&number.to_be_bytes()]),
             Self::RekeyInit { id, noise } => {
                 let noise = within(noise, MAX_REKEY_MESSAGE).ok_or(FrameFull)?;
@@ -153,7 +166,7 @@ impl<'a> Control<'a> {
                 let noise = within(noise, MAX_REKEY_MESSAGE).ok_or(FrameFull)?;
                 message(REKEY_RESPONSE, &[&id.to_be_bytes(), noise])
             }
-            Self::PathProbe { size } => probe(size),
+            Self::PathProbe { size } => padded(PATH_PROBE, &[], size),
             Self::ProbeAnswer { size } => message(PROBE_ANSWER, &[&size.to_be_bytes()]),
             Self::Signaling { hop, name, envelope } => {
                 let envelope = within(envelope, MAX_ENVELOPE).ok_or(FrameFull)?;
@@ -184,13 +197,26 @@ fn message(kind: u8, parts: &[&[u8]]) -> Result<FrameBuf, FrameFull> {
     Ok(buf)
 }
 
-fn probe(size: u16) -> Result<FrameBuf, FrameFull> {
-    let padding = usize::from(size).checked_sub(LEAST_PROBE).ok_or(FrameFull)?;
-    let mut buf = FrameBuf::with_capacity(1 + padding);
-    buf.push(&[PATH_PROBE])?;
+/// A message with as many zeros behind it as a frame of this size has room for.
+fn padded(kind: u8, part: &[u8], size: u16) -> Result<FrameBuf, FrameFull> {
+    let least = LEAST_PROBE + part.len();
+    let padding = usize::from(size).checked_sub(least).ok_or(FrameFull)?;
+    let mut buf = FrameBuf::with_capacity(1 + part.len() + padding);
+    buf.push(&[kind])?;
+    buf.push(part)?;
     buf.room_mut();
     buf.advance(padding)?;
     Ok(buf)
+}
+
+fn ping(body: &[u8]) -> Option<Control<'_>> {
+    let (value, padding) = body.split_first_chunk()?;
+    let value = u64::from_be_bytes(*value);
+    if padding.is_empty() {
+        return Some(Control::Ping(value));
+    }
+    let size = u16::try_from(PLAIN_PING + padding.len()).ok()?;
+    Some(Control::PaddedPing { value, size })
 }
 
 fn empty(body: &[u8]) -> Option<()> {
@@ -262,6 +288,16 @@ mod tests {
         assert_eq!(Control::parse(&plaintext), Ok(largest));
         let over = [plaintext, vec![0]].concat();
         assert!(Control::parse(&over).is_err());
+        let ping = Control::PaddedPing { value: 0x0102, size: 1384 };
+        let plaintext = bytes(ping);
+        assert_eq!(plaintext.len() + OVERHEAD, 1384);
+        assert_eq!(plaintext[..12], [2, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0]);
+        assert_eq!(Control::parse(&plaintext), Ok(ping));
+        // Without padding it is a ping.
+        assert!(Control::PaddedPing { value: 1, size: 41 }.to_frame_buf().is_err());
+        assert!(Control::PaddedPing { value: 1, size: 42 }.to_frame_buf().is_ok());
+        let largest = bytes(Control::PaddedPing { value: 1, size: u16::MAX });
+        assert!(Control::parse(&[largest, vec![0]].concat()).is_err());
     }
 
     #[test]
@@ -272,7 +308,6 @@ mod tests {
         };
         wrong(CONFIRM, 1);
         wrong(PING, 7);
-        wrong(PING, 9);
         wrong(PONG, 0);
         wrong(REKEY_INIT, 3);
         wrong(REKEY_INIT, 4);
@@ -309,9 +344,13 @@ mod tests {
             let plaintext = [vec![kind], body].concat();
             if let Ok(message) = Control::parse(&plaintext) {
                 let mut expected = plaintext.clone();
-                if kind == PATH_PROBE {
-                    expected[1..].fill(0);
-                }
+                // What is padding is not looked at.
+                let meant = match kind {
+                    PATH_PROBE => 1,
+                    PING => 9,
+                    _ => expected.len(),
+                };
+                expected[meant..].fill(0);
                 prop_assert_eq!(bytes(message), expected);
             }
         }

@@ -1,12 +1,12 @@
 //! From an offer to an open channel whose keys are confirmed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand_core::CryptoRngCore;
 
 use super::limits::{
-    CONFIRM_INTERVAL, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, DESCRIBE_TIMEOUT, DESCRIPTION_WINDOW,
-    GATHER_BY_HAND, OFFER_LIFETIME,
+    BASE_PACKET, CONFIRM_INTERVAL, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, DESCRIBE_TIMEOUT,
+    DESCRIPTION_WINDOW, GATHER_BY_HAND, OFFER_LIFETIME, RAISE_CONNECT,
 };
 use super::machine::{Machine, SessionKind};
 use super::state::{Answered, Link, Peer, Repeats, Session, Stage, Way};
@@ -18,13 +18,18 @@ use crate::signal::{
 };
 
 impl<R: CryptoRngCore> Machine<R> {
-    pub(super) fn begin_offer(&mut self, now: Instant, echo: Challenge) {
+    /// `packet_size`: larger packets than those that fit every path, to be proved.
+    pub(super) fn begin_offer(&mut self, now: Instant, echo: Challenge, packet_size: Option<u16>) {
         let id = SessionId::random(&mut self.rng);
         let stage = Stage::DescribingOffer { echo: Some(echo) };
         self.begin(now, id, self.way(), stage);
+        if let Some(size) = packet_size {
+            self.expect_proof(id, size);
+        }
         match self.settings.kind {
             SessionKind::Direct => {
-                self.emit(Output::Rtc(id, RtcCommand::Offer { patience: None }));
+                let packet_size = packet_size.unwrap_or(BASE_PACKET);
+                self.emit(Output::Rtc(id, RtcCommand::Offer { patience: None, packet_size }));
             }
             SessionKind::Relayed => self.describe_itself(now, id),
         }
@@ -77,11 +82,13 @@ impl<R: CryptoRngCore> Machine<R> {
         self.answered = Some(Answered { offer, answer: None });
         match rtc {
             Some(remote) => {
-                let patience = None;
-                self.emit(Output::Rtc(
-                    id,
-                    RtcCommand::Answer { remote: Box::new(remote), patience },
-                ));
+                if let Some(offered) = remote.packet_size {
+                    self.follow_raise(now, id, offered);
+                }
+                let packet_size = self.pending.get(id).map_or(BASE_PACKET, |it| it.packet_size);
+                let remote = Box::new(remote);
+                let answer = RtcCommand::Answer { remote, patience: None, packet_size };
+                self.emit(Output::Rtc(id, answer));
             }
             None => self.describe_itself(now, id),
         }
@@ -146,6 +153,8 @@ impl<R: CryptoRngCore> Machine<R> {
         let Some(session) = self.pending.get_mut(id) else {
             return;
         };
+        let packet_size = session.proof.is_some().then_some(session.packet_size);
+        let rtc = rtc.map(|rtc| RtcDescription { packet_size, ..rtc });
         let local = Box::new(Description { index: session.index, capabilities, rtc });
         session.deadline = until;
         session.stage = match session.take_stage() {
@@ -273,7 +282,7 @@ impl<R: CryptoRngCore> Machine<R> {
     ) -> Result<(), HandshakeError> {
         let (keys, noise) = responder.finish(local)?;
         let answer = Answer { session: session.id, noise };
-        session.deadline = now + CONNECT_TIMEOUT;
+        session.deadline = now + session.connect_timeout();
         match session.way {
             Way::Broker | Way::Relay => {
                 if let Some(answered) =
@@ -325,7 +334,7 @@ impl<R: CryptoRngCore> Machine<R> {
         };
         let link = Link { keys, peer: Peer::from(&remote), born: now };
         session.stage = Stage::Connecting { link };
-        session.deadline = now + CONNECT_TIMEOUT;
+        session.deadline = now + session.connect_timeout();
         let Some(rtc) = remote.rtc else {
             self.channel_open(now, id);
             return Ok(());
@@ -354,17 +363,30 @@ impl<R: CryptoRngCore> Machine<R> {
                     link.born = now;
                 }
                 let install = link.install(session.index);
-                let next_confirm = session.offerer.then_some(now);
+                // A confirm says that our packets pass, where that is to be proved.
+                let must_prove = session.proof.is_some();
+                let probes = must_prove && session.offerer;
+                let next_confirm = (session.offerer && !must_prove).then_some(now);
                 session.stage = Stage::Confirming { link, next_confirm };
                 session.deadline = now + CONFIRM_TIMEOUT;
                 let Some(install) = install else {
                     return self.fail_attempt(now, id, "the channel opened twice");
                 };
                 self.emit(Output::Install(id, install));
+                if probes {
+                    self.send_probes(now, id);
+                }
                 self.drive_attempt(now, id);
             }
             other => session.stage = other,
         }
+    }
+}
+
+impl Session {
+    /// How long it may take until the channel is open. Where a session works already, a shorter time is enough.
+    const fn connect_timeout(&self) -> Duration {
+        if self.must_prove() { RAISE_CONNECT } else { CONNECT_TIMEOUT }
     }
 }
 

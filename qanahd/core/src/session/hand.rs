@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand_core::CryptoRngCore;
 use thiserror::Error;
 
-use super::limits::{HAND_LIFETIME, HAND_LIFETIME_MAX, HAND_REMEMBERED};
+use super::limits::{BASE_PACKET, HAND_LIFETIME, HAND_LIFETIME_MAX, HAND_REMEMBERED};
 use super::machine::Machine;
 use super::state::{Session, Stage, Way};
 use super::{Output, RtcCommand};
@@ -104,7 +104,10 @@ impl<R: CryptoRngCore> Machine<R> {
             self.hand.end(older, EndedOffer::Replaced);
         }
         self.begin(now, id, Way::Hand { lifetime }, Stage::DescribingOffer { echo: None });
-        self.emit(Output::Rtc(id, RtcCommand::Offer { patience: Some(lifetime) }));
+        self.emit(Output::Rtc(
+            id,
+            RtcCommand::Offer { patience: Some(lifetime), packet_size: BASE_PACKET },
+        ));
         id
     }
 
@@ -124,7 +127,10 @@ impl<R: CryptoRngCore> Machine<R> {
         remember(&mut self.hand.used, offer.session);
         if let Some(remote) = rtc {
             let (remote, patience) = (Box::new(remote), way.patience());
-            self.emit(Output::Rtc(offer.session, RtcCommand::Answer { remote, patience }));
+            self.emit(Output::Rtc(
+                offer.session,
+                RtcCommand::Answer { remote, patience, packet_size: BASE_PACKET },
+            ));
         }
         Ok(())
     }

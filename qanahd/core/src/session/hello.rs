@@ -38,7 +38,7 @@ impl<R: CryptoRngCore> Machine<R> {
     /// Nothing connects us and nothing is about to.
     pub(super) fn wants_hello(&self) -> bool {
         let connecting = self.pending.by_inbox().is_some_and(|session| session.link().is_some());
-        let connected = self.live.as_ref().is_some_and(|session| !session.is_dead());
+        let connected = self.live.as_ref().is_some_and(Session::is_worth_keeping);
         self.signaling && self.wanted && !connecting && !connected
     }
 
@@ -53,7 +53,7 @@ impl<R: CryptoRngCore> Machine<R> {
                 )
         });
         let live = self.live.as_ref().filter(|session| {
-            !session.is_dead()
+            session.is_worth_keeping()
                 && !self.asks_for_better(now)
                 && session.link().is_some_and(|link| now < link.born + RENEW_ASK_AFTER)
         });
@@ -67,9 +67,14 @@ impl<R: CryptoRngCore> Machine<R> {
         if fresh || self.heard.is_none() {
             self.heard = Some(hello.challenge);
         }
-        let wanted = fresh && (!same || self.renewal_due(now));
+        let wanted = fresh && (!same || self.renewal_due(now) || self.raise_due(now));
         match (fresh, self.offers) {
-            (true, true) if wanted => self.offer_to(now, hello),
+            (true, true) if wanted => {
+                let size = if same { self.take_raise(now) } else { None };
+                if !same || size.is_some() || self.renewal_due(now) {
+                    self.offer_to(now, hello, size);
+                }
+            }
             (true, _) if same => {}
             (true, _) => {
                 if self.fresh_replies.take(now) {
@@ -85,11 +90,13 @@ impl<R: CryptoRngCore> Machine<R> {
     }
 
     /// An echoed hello came and a session is wanted.
-    fn offer_to(&mut self, now: Instant, hello: &Hello) {
+    ///
+    /// `packet_size`: one with packets of this size, if the path takes them.
+    fn offer_to(&mut self, now: Instant, hello: &Hello, packet_size: Option<u16>) {
         // An echo serves once: a copy of this hello proves nothing any more.
         self.challenge = Challenge::random(&mut self.rng);
         let Some(pending) = self.pending.by_inbox_mut() else {
-            return self.begin_offer(now, hello.challenge);
+            return self.begin_offer(now, hello.challenge, packet_size);
         };
         let id = pending.id;
         match &mut pending.stage {
@@ -108,7 +115,7 @@ impl<R: CryptoRngCore> Machine<R> {
             // The peer does not know this attempt (any more): it has restarted.
             _ => {
                 self.fail_attempt(now, id, "the peer began anew");
-                self.begin_offer(now, hello.challenge);
+                self.begin_offer(now, hello.challenge, None);
             }
         }
     }

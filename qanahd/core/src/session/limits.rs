@@ -31,6 +31,31 @@ pub const CANDIDATE_WINDOW: Duration = Duration::from_millis(20);
 /// Most candidates of one side in one generation.
 pub const MAX_CANDIDATES: usize = 32;
 
+/// SCTP packet size, in bytes, that fits every path: IPv6's least MTU of 1280 bytes less the headers of
+/// IPv6, UDP, TURN and DTLS (BASE_PLPMTU of RFC 8899, section 5.1.2).
+pub const BASE_PACKET: u16 = 1191;
+/// Larger packets are not tried before a path has been in use for so long.
+pub const RAISE_AFTER: Duration = Duration::from_secs(5);
+/// ... and only where packets were sent in the last so long: what is idle is not woken for it.
+pub const RAISE_TRAFFIC: Duration = Duration::from_secs(5);
+/// Pause between two tries to begin it, while nothing comes of them.
+pub const RAISE_RETRY: Duration = Duration::from_secs(15);
+/// A size that was proved to be too large is tried again after this (PMTU_RAISE_TIMER of RFC 8899, section 5.1.1).
+pub const RAISE_AGAIN: Duration = Duration::from_secs(600);
+/// The least gain that is worth a new session, in bytes.
+pub const RAISE_GAIN: u16 = 64;
+/// How long ICE, DTLS and SCTP may take for a session with larger packets: there is a path already.
+pub const RAISE_CONNECT: Duration = Duration::from_secs(10);
+/// How long probes may stay without an answer. SCTP sends a lost one again after 1 and 3 s: three times in all
+/// (MAX_PROBES of RFC 8899, section 5.1.2).
+pub const PROVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// ... and how long they must have been without one to show anything, where the peer ends the attempt first.
+pub const PROVE_LEAST: Duration = Duration::from_secs(3);
+/// How much longer the offerer waits for the answerer's proof than that takes at the most.
+pub const PROVE_SLACK: Duration = Duration::from_secs(2);
+/// Pause after larger packets stopped to pass; doubled with each time, up to [`RAISE_AGAIN`].
+pub const FALL_PAUSE: Duration = Duration::from_secs(60);
+
 /// First pause between two hellos of an unconnected peer; it doubles up to [`HELLO_MAX`].
 pub const HELLO_MIN: Duration = Duration::from_secs(1);
 /// Longest pause between two hellos. Long, because whoever comes says hello itself: these are for hellos that got lost, and

@@ -9,6 +9,7 @@ use super::limits::{
 };
 use super::machine::{Machine, SessionKind};
 use super::pace::jittered;
+use super::path_mtu::frame_size;
 use super::pulse::Pulse;
 use super::state::{Session, Stage};
 use super::trickle::Trickle;
@@ -32,6 +33,18 @@ impl<R: CryptoRngCore> Machine<R> {
     }
 
     fn session_opened(&mut self, now: Instant, id: SessionId) {
+        let Some(session) = self.pending.get(id) else {
+            return;
+        };
+        if session.must_prove() {
+            // It takes over when its packets were seen to pass.
+            return;
+        }
+        self.take_over(now, id);
+    }
+
+    /// An attempt is confirmed: it becomes a session.
+    pub(super) fn take_over(&mut self, now: Instant, id: SessionId) {
         let confirming = |session: &Session| matches!(session.stage, Stage::Confirming { .. });
         if !self.pending.get(id).is_some_and(confirming) {
             return;
@@ -41,7 +54,8 @@ impl<R: CryptoRngCore> Machine<R> {
         };
         if let Stage::Confirming { link, .. } = session.take_stage() {
             session.deadline = link.expiry();
-            let pulse = Pulse::new(now, self.renewal_at(link.born));
+            let padding = session.is_larger().then(|| frame_size(session.packet_size));
+            let pulse = Pulse::new(now, self.renewal_at(link.born)).padded(padding);
             session.stage = Stage::Live { link, pulse };
             self.confirmed(now, session);
         }
@@ -83,6 +97,7 @@ impl<R: CryptoRngCore> Machine<R> {
         self.failure = None;
         self.stop_asking();
         self.plan_better(now);
+        self.size_taken(now);
         self.ping(now);
         replaced
     }
@@ -149,12 +164,16 @@ impl<R: CryptoRngCore> Machine<R> {
     pub fn control(&mut self, now: Instant, id: SessionId, control: &Control<'_>) {
         self.session_opened(now, id);
         self.last_opened(id, now);
+        let proves = self.pending.get(id).is_some_and(Session::must_prove);
         match control {
+            Control::Confirm | Control::ProbeAnswer { .. } if proves => {
+                self.on_proof(now, id, control);
+            }
             // The answerer confirms back, each time: the first may have been lost.
             Control::Confirm if self.session(id).is_some_and(|session| !session.offerer) => {
                 self.emit(Output::SendControl(id, Control::Confirm));
             }
-            Control::Ping(value) => {
+            Control::Ping(value) | Control::PaddedPing { value, .. } => {
                 self.emit(Output::SendControl(id, Control::Pong(*value)));
             }
             Control::PathProbe { size } => {
@@ -184,13 +203,20 @@ impl<R: CryptoRngCore> Machine<R> {
         let id = session.id;
         if let Some(pulse) = session.pulse_mut() {
             pulse.pinged(now, value);
-            self.emit(Output::SendControl(id, Control::Ping(value)));
+            let ping = match pulse.padding(now) {
+                Some(size) => Control::PaddedPing { value, size },
+                None => Control::Ping(value),
+            };
+            self.emit(Output::SendControl(id, ping));
         }
     }
 
     pub(super) fn drive_live(&mut self, now: Instant) {
         if let Some(pulse) = self.live.as_mut().and_then(Session::pulse_mut) {
             pulse.looked_at = now;
+        }
+        if self.is_narrowing(now) {
+            self.path_narrowed(now);
         }
         let Some(session) = &self.live else { return };
         if session.deadline <= now {
@@ -209,7 +235,10 @@ impl<R: CryptoRngCore> Machine<R> {
             Some(dead) if dead >= DEAD_GRACE && self.is_heard() => {
                 self.lose_live(now, "nothing heard from the peer");
             }
-            _ => self.renew(now),
+            _ => {
+                self.renew(now);
+                self.drive_raise(now);
+            }
         }
     }
 
@@ -245,6 +274,7 @@ impl<R: CryptoRngCore> Machine<R> {
     /// The machine's addresses have changed. `path_gone` says that the live session's path began at
     /// one that is no more: then nothing is waited for. Who is not connected tries at once.
     pub fn network_changed(&mut self, now: Instant, path_gone: bool) {
+        self.forget_path(now);
         let connected = self.live.as_ref().is_some_and(|session| !session.is_dead());
         if connected && path_gone {
             // There is nothing to lose.

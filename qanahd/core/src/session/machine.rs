@@ -10,6 +10,7 @@ use super::better::Better;
 use super::hand::Hand;
 use super::limits::{CONFIRM_TIMEOUT, HELLO_MAX, TAKE_BACK};
 use super::pace::{Backoff, Bucket};
+use super::path_mtu::PathMtu;
 use super::pending::Pending;
 use super::state::{Answered, Link, Session, Stage, View};
 use super::{Event, Output, RtcCommand};
@@ -78,6 +79,7 @@ pub struct Machine<R> {
     pub(super) live: Option<Session>,
     pub(super) retiring: Vec<Session>,
     pub(super) answered: Option<Answered>,
+    pub(super) path_mtu: PathMtu,
     pub(super) failure: Option<String>,
     pub(super) better: Better,
     /// Messages that were refused: stale, out of place, or not for us.
@@ -110,6 +112,7 @@ impl<R: CryptoRngCore> Machine<R> {
             live: None,
             retiring: Vec::new(),
             answered: None,
+            path_mtu: PathMtu::default(),
             failure: None,
             better: Better::default(),
             refused: 0,
@@ -208,8 +211,12 @@ impl<R: CryptoRngCore> Machine<R> {
     pub(super) fn fail_attempt(&mut self, now: Instant, id: SessionId, reason: &str) {
         if let Some(session) = self.pending.take(id) {
             self.emit(Output::Rtc(session.id, RtcCommand::Close));
-            self.emit(Output::Event(Event::AttemptFailed { reason: reason.to_owned() }));
-            self.failure = Some(reason.to_owned());
+            if session.must_prove() {
+                self.raise_failed(now, &session);
+            } else {
+                self.emit(Output::Event(Event::AttemptFailed { reason: reason.to_owned() }));
+                self.failure = Some(reason.to_owned());
+            }
             if session.way.is_by_hand() {
                 self.hand_failed(now, &session, reason);
             } else {
@@ -276,6 +283,7 @@ impl<R: CryptoRngCore> Machine<R> {
             .chain(self.retiring.iter().map(|session| session.deadline))
             .chain(self.next_hello)
             .chain(self.better_deadline())
+            .chain(self.raise_at())
             .chain(self.live.as_ref().and_then(|it| it.rekey_deadline(capable)))
             .min()
     }

@@ -14,6 +14,7 @@
 //! | `hand` | offers and answers that people carry |
 //! | `rekey` | new keys for a session |
 //! | `live` | dead paths, ICE restarts, renewal, replacement |
+//! | `path_mtu` | larger packets where the path takes them |
 //! | `pulse` | when to ping, and what the answers tell |
 //!
 //! A peer has two machines: one for direct sessions and one for those by a relay, which have no WebRTC connection of
@@ -27,6 +28,7 @@ pub mod limits;
 mod live;
 mod machine;
 mod pace;
+mod path_mtu;
 mod pending;
 mod pulse;
 mod rekey;
@@ -87,6 +89,8 @@ pub enum RtcCommand {
     Offer {
         /// How long ICE must go on without being answered, where that is longer than usual.
         patience: Option<Duration>,
+        /// Largest SCTP packet to send, in bytes.
+        packet_size: u16,
     },
     /// Create it as the answerer of this description and report its own.
     Answer {
@@ -94,6 +98,8 @@ pub enum RtcCommand {
         remote: Box<RtcDescription>,
         /// As in an offer.
         patience: Option<Duration>,
+        /// As in an offer.
+        packet_size: u16,
     },
     /// The peer answered with this description.
     AcceptAnswer(Box<RtcDescription>),
@@ -173,4 +179,18 @@ pub enum Event {
     PathLost,
     /// Frames came again after [`Event::PathLost`].
     PathRestored,
+    /// A session with larger packets took over.
+    LargerPackets {
+        /// Largest SCTP packet that we send, in bytes.
+        size: u16,
+    },
+    /// The path does not take packets of this size.
+    LargerRefused {
+        /// SCTP packet in bytes.
+        size: u16,
+        /// What it takes, as far as it is known, in bytes.
+        passed: u16,
+    },
+    /// The path does not take the packets of the live session any more.
+    PathNarrowed,
 }

@@ -29,8 +29,12 @@ pub(super) struct Pulse {
     rtt_at: Option<Instant>,
     /// Since when the path is dead.
     pub(super) dead_since: Option<Instant>,
+    /// The pings are larger than what the path takes, it seems.
+    pub(super) narrowed: bool,
     /// The next try to have the session replaced.
     pub(super) next_renewal: Instant,
+    /// The frame that fills a packet of the session, in bytes, where pings have to show that those pass.
+    padding: Option<u16>,
 }
 
 impl Pulse {
@@ -45,8 +49,21 @@ impl Pulse {
             rtt: None,
             rtt_at: None,
             dead_since: None,
+            narrowed: false,
             next_renewal,
+            padding: None,
         }
+    }
+
+    /// Pings are frames of this size while packets flow.
+    pub(super) fn padded(self, padding: Option<u16>) -> Self {
+        Self { padding, ..self }
+    }
+
+    /// How large the frame of a ping is now, where that is not its least. On an idle path nothing large is to pass.
+    pub(super) fn padding(&self, now: Instant) -> Option<u16> {
+        let flowing = self.last_sent.is_some_and(|sent| now < sent + RTT_INTERVAL);
+        self.padding.filter(|_| flowing)
     }
 
     /// A ping goes out.
@@ -69,6 +86,7 @@ impl Pulse {
             // Smoothed as TCP does it (RFC 6298, section 2).
             self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
             self.rtt_at = Some(now);
+            self.narrowed = false;
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::limits::{KEY_LIFETIME, MAX_CANDIDATES, OFFER_REPEATS};
+use super::limits::{BASE_PACKET, KEY_LIFETIME, MAX_CANDIDATES, OFFER_REPEATS};
+use super::path_mtu::Proof;
 use super::pending::Pending;
 use super::pulse::Pulse;
 use super::rekey::Rekey;
@@ -69,6 +70,12 @@ pub(super) struct Session {
     pub(super) rekey: Rekey,
     /// Whether its path goes through a TURN server, once it has one.
     pub(super) by_turn: Option<bool>,
+    /// Largest SCTP packet that we send, in bytes.
+    pub(super) packet_size: u16,
+    /// That its packets pass, where that must be proved.
+    pub(super) proof: Option<Proof>,
+    /// The largest that the path takes at its beginning, where it may be more.
+    pub(super) room: Option<u16>,
 }
 
 /// Which ICE generation each side is in. Equal when no restart is under way.
@@ -180,6 +187,9 @@ impl Session {
             ice: IceGeneration::default(),
             rekey: Rekey::default(),
             by_turn: None,
+            packet_size: BASE_PACKET,
+            proof: None,
+            room: None,
         }
     }
 
@@ -222,6 +232,11 @@ impl Session {
 
     pub(super) fn is_dead(&self) -> bool {
         self.pulse().is_some_and(|pulse| pulse.dead_since.is_some())
+    }
+
+    /// Whether nothing shows that another session should take its place.
+    pub(super) fn is_worth_keeping(&self) -> bool {
+        !self.is_dead() && !self.pulse().is_some_and(|pulse| pulse.narrowed)
     }
 
     /// Takes those of the peer's candidates that are new, as long as there are not too many.
@@ -319,6 +334,8 @@ pub struct View {
     pub handshake_at: Option<Instant>,
     /// Smoothed round-trip time.
     pub rtt: Option<Duration>,
+    /// Largest SCTP packet that the session sends, in bytes.
+    pub packet_size: Option<u16>,
 }
 
 impl View {
@@ -355,6 +372,7 @@ impl View {
             connected_since: pulse.map(|pulse| pulse.since),
             handshake_at: live.and_then(Session::link).map(|link| link.born),
             rtt: pulse.and_then(|pulse| pulse.rtt),
+            packet_size: live.map(|session| session.packet_size),
         }
     }
 }

@@ -167,6 +167,9 @@ pub struct RtcDescription {
     pub sctp_port: u16,
     /// Largest data channel message that the sender takes, in bytes.
     pub max_message_size: u32,
+    /// Largest SCTP packet that the sender will send, in bytes, where that is more than fits every
+    /// path and is to be proved first.
+    pub packet_size: Option<u16>,
     /// Candidates known so far; at most 32.
     pub candidates: Vec<Candidate>,
 }
@@ -218,6 +221,8 @@ pub struct Capabilities {
     pub mesh_signaling: bool,
     /// Lets a session go that carries nothing. Only where both ends say so is one ended for that.
     pub lazy: bool,
+    /// Takes offers of sessions with larger SCTP packets, and pings that are as large.
+    pub path_mtu: bool,
 }
 
 /// What kind of address a candidate is (RFC 8445, section 4).

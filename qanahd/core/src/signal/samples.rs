@@ -34,6 +34,7 @@ pub(crate) fn rtc() -> RtcDescription {
         role: DtlsRole::ActPass,
         sctp_port: 5000,
         max_message_size: 262_144,
+        packet_size: None,
         candidates: vec![
             candidate(CandidateKind::Host, 2_130_706_431, "192.0.2.10:49152"),
             candidate(CandidateKind::Host, 2_130_706_175, "[2001:db8::10]:49153"),
@@ -68,8 +69,9 @@ fn candidate() -> impl Strategy<Value = Candidate> {
 }
 
 fn capabilities() -> impl Strategy<Value = Capabilities> {
-    (any::<u32>(), any::<u16>(), any::<[bool; 7]>()).prop_map(|(max_frame, max_packets, flags)| {
-        let [tcp_segments, udp_segments, datagrams, relay, rekey, mesh_signaling, lazy] = flags;
+    (any::<u32>(), any::<u16>(), any::<[bool; 8]>()).prop_map(|(max_frame, max_packets, flags)| {
+        let [tcp_segments, udp_segments, datagrams, relay, rekey, mesh_signaling, lazy, path_mtu] =
+            flags;
         Capabilities {
             max_frame,
             max_packets,
@@ -80,6 +82,7 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
             rekey,
             mesh_signaling,
             lazy,
+            path_mtu,
         }
     })
 }
@@ -99,11 +102,22 @@ fn any_rtc() -> impl Strategy<Value = RtcDescription> {
         role,
         1..=u16::MAX,
         1312..=u32::MAX,
+        prop::option::of(1..=u16::MAX),
         prop::collection::vec(candidate(), 0..=32),
     )
-        .prop_map(|(ice, fingerprint, role, sctp_port, max_message_size, candidates)| {
-            RtcDescription { ice, fingerprint, role, sctp_port, max_message_size, candidates }
-        })
+        .prop_map(
+            |(ice, fingerprint, role, sctp_port, max_message_size, packet_size, candidates)| {
+                RtcDescription {
+                    ice,
+                    fingerprint,
+                    role,
+                    sctp_port,
+                    max_message_size,
+                    packet_size,
+                    candidates,
+                }
+            },
+        )
 }
 
 fn challenge() -> impl Strategy<Value = Challenge> {

@@ -4,7 +4,7 @@ use rand_core::RngCore;
 
 use super::node::Text;
 use super::world::{What, World, at, id};
-use crate::frame::Hop;
+use crate::frame::{Control, Hop};
 use crate::router::PeerId;
 use crate::session::{Output, RtcCommand, SessionKind};
 use crate::signal::{DtlsRole, IceCredentials, Message, PeerName, RtcDescription, SessionId};
@@ -72,11 +72,13 @@ impl World {
     fn rtc(&mut self, node: usize, peer: PeerId, session: SessionId, command: RtcCommand) {
         let pair = self.nodes[node].pair(peer);
         match command {
-            RtcCommand::Offer { .. } => {
+            RtcCommand::Offer { packet_size, .. } => {
+                pair.sizes.insert(session, packet_size);
                 pair.connections.insert(session, true);
                 self.push(2, node, peer, What::Described(session, DtlsRole::ActPass));
             }
-            RtcCommand::Answer { .. } => {
+            RtcCommand::Answer { packet_size, .. } => {
+                pair.sizes.insert(session, packet_size);
                 pair.connections.insert(session, false);
                 self.push(2, node, peer, What::Described(session, DtlsRole::Active));
             }
@@ -121,6 +123,9 @@ impl World {
             }
             return;
         }
+        if self.clogs(node, peer, session, &frame.text) {
+            return;
+        }
         for _ in 0..=u32::from(self.percent(self.faults.frames)) {
             if !self.cut.contains(&(node, at(peer))) && !self.percent(self.faults.frames) {
                 let slow = self.slow.contains(&node) || self.slow.contains(&at(peer));
@@ -132,6 +137,24 @@ impl World {
     }
 }
 
+impl World {
+    /// Whether a frame does not get through, because it is too large for the link or waits behind one that is.
+    fn clogs(&mut self, node: usize, peer: PeerId, session: SessionId, text: &Text) -> bool {
+        let packet = self.nodes[node].pair(peer).sizes.get(&session).copied().unwrap_or_default();
+        let size = match text {
+            Text::Control(Control::PathProbe { size } | Control::PaddedPing { size, .. }) => {
+                size + 28
+            }
+            Text::Packet | Text::Relay(..) => packet,
+            _ => 0,
+        };
+        if self.limits.get(&(node, at(peer))).is_some_and(|limit| size > *limit) {
+            self.clogged.insert((node, session));
+        }
+        self.clogged.contains(&(node, session))
+    }
+}
+
 /// What the pretended WebRTC stack says of itself.
 pub(super) fn description(role: DtlsRole) -> RtcDescription {
     RtcDescription {
@@ -140,6 +163,7 @@ pub(super) fn description(role: DtlsRole) -> RtcDescription {
         role,
         sctp_port: 5000,
         max_message_size: 65_536,
+        packet_size: None,
         candidates: Vec::new(),
     }
 }

@@ -33,6 +33,8 @@ enum Act {
     RestartBoth(usize, usize),
     Broker(bool),
     Traffic(usize, usize),
+    /// A link takes packets of at most this size.
+    Narrow(usize, usize, u16),
     /// A machine sleeps: nothing gets to it or from it, and its time stands still for others only.
     Isolate(usize),
     Rejoin(usize),
@@ -49,6 +51,8 @@ fn act(nodes: usize) -> impl Strategy<Value = Act> {
         1 => two().prop_map(|(a, b)| Act::RestartBoth(a, b)),
         1 => any::<bool>().prop_map(Act::Broker),
         2 => two().prop_map(|(a, b)| Act::Traffic(a, b)),
+        2 => (two(), prop::sample::select(vec![1192, 1390, u16::MAX]))
+            .prop_map(|((a, b), size)| Act::Narrow(a, b, size)),
         1 => node().prop_map(Act::Isolate),
         1 => node().prop_map(Act::Rejoin),
     ]
@@ -66,9 +70,11 @@ fn perform(world: &mut World, act: Act) {
             world.restart(b);
         }
         Act::Broker(up) => world.set_broker(up),
+        Act::Narrow(a, b, size) => world.narrow(a, b, size),
         Act::Traffic(a, b) => {
-            for _ in 0..20 {
+            for _ in 0..80 {
                 world.send_packet(a, b);
+                world.send_packet(b, a);
                 world.run_ms(100);
             }
         }

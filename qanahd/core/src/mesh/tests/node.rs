@@ -55,6 +55,8 @@ pub(super) struct Pair {
     pub(super) direct: Option<SessionId>,
     /// Sessions for which a connection exists here.
     pub(super) connections: BTreeMap<SessionId, bool>,
+    /// The largest SCTP packets of their sessions.
+    pub(super) sizes: BTreeMap<SessionId, u16>,
     pub(super) events: Vec<Event>,
     /// Packets that were opened.
     pub(super) packets: u32,
@@ -114,6 +116,7 @@ impl Node {
                     psk: PresharedKey::default(),
                     capabilities: Capabilities {
                         rekey: true,
+                        path_mtu: true,
                         relay: behaviour.relay,
                         mesh_signaling: behaviour.relay,
                         lazy: behaviour.lazy.is_some(),
@@ -132,6 +135,7 @@ impl Node {
                 sessions: BTreeMap::new(),
                 direct: None,
                 connections: BTreeMap::new(),
+                sizes: BTreeMap::new(),
                 events: Vec::new(),
                 packets: 0,
                 heard: None,

@@ -28,6 +28,9 @@ pub(super) struct Faults {
     pub(super) frames: u32,
 }
 
+/// The largest SCTP packet that nodes can send.
+pub(super) const ROOM: u16 = 1412;
+
 /// Something that will happen at a node, about one of its peers.
 #[derive(Debug)]
 pub(super) enum What {
@@ -51,6 +54,10 @@ pub(super) struct World {
     secrets: Vec<Arc<SecretKey>>,
     /// Links that carry nothing, each in one direction.
     pub(super) cut: BTreeSet<(usize, usize)>,
+    /// The largest SCTP packet that a link carries, in one direction, where that is less than all send.
+    pub(super) limits: BTreeMap<(usize, usize), u16>,
+    /// Sessions that sent something larger, and send in vain since.
+    pub(super) clogged: BTreeSet<(usize, SessionId)>,
     /// Nodes whose links take longer.
     pub(super) slow: BTreeSet<usize>,
     queue: BTreeMap<(Instant, u64), (usize, u32, PeerId, What)>,
@@ -90,6 +97,8 @@ impl World {
             behaviours,
             secrets,
             cut: BTreeSet::new(),
+            limits: BTreeMap::new(),
+            clogged: BTreeSet::new(),
             slow: BTreeSet::new(),
             queue: BTreeMap::new(),
             count: 0,
@@ -139,6 +148,13 @@ impl World {
         } else {
             self.cut.insert((from, to));
         }
+    }
+
+    /// From now on a link carries packets of up to this size, both ways.
+    pub(super) fn narrow(&mut self, a: usize, b: usize, size: u16) {
+        self.limits.insert((a, b), size);
+        self.limits.insert((b, a), size);
+        self.clogged.clear();
     }
 
     pub(super) fn cut(&mut self, a: usize, b: usize) {
@@ -234,6 +250,7 @@ impl World {
             What::Try(session, left) => self.try_open(node, peer, session, left),
             What::Open(session) => {
                 if pair.connections.contains_key(&session) {
+                    machine.path_chosen(now, session, Some(ROOM));
                     machine.channel_open(now, session);
                 }
             }

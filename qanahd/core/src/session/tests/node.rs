@@ -45,6 +45,8 @@ pub(super) struct Node {
     pub(super) accepted: BTreeSet<SessionId>,
     pub(super) offered: BTreeSet<SessionId>,
     pub(super) installed: BTreeMap<SessionId, Keys>,
+    /// Sizes of the sessions' packets.
+    pub(super) sizes: BTreeMap<SessionId, u16>,
     pub(super) active: Option<SessionId>,
     pub(super) events: Vec<Event>,
     pub(super) sent: Vec<Message>,
@@ -114,7 +116,11 @@ impl Node {
             me: Arc::clone(&secret),
             peer: peer.public_key(),
             psk,
-            capabilities: Capabilities { rekey: rekey.is_some(), ..Capabilities::default() },
+            capabilities: Capabilities {
+                rekey: rekey.is_some(),
+                path_mtu: true,
+                ..Capabilities::default()
+            },
             rekey_after_frames: rekey.unwrap_or(u64::MAX),
         };
         Self {
@@ -124,6 +130,7 @@ impl Node {
             accepted: BTreeSet::new(),
             offered: BTreeSet::new(),
             installed: BTreeMap::new(),
+            sizes: BTreeMap::new(),
             active: None,
             events: Vec::new(),
             sent: Vec::new(),

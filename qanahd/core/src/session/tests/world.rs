@@ -1,7 +1,7 @@
 //! Two machines, a message bus, a pretended WebRTC stack and a virtual clock.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,14 @@ pub(super) struct World {
     pub(super) deaf_to_rekey: bool,
     /// Both sides can rekey.
     rekey: Option<u64>,
+    /// The largest SCTP packet that leaves for the path.
+    pub(super) room: Option<u16>,
+    /// The largest SCTP packet that passes, from each side. What is larger vanishes, and with it all that the session
+    /// sends there after it.
+    pub(super) limits: [u16; 2],
+    clogged: BTreeSet<(usize, SessionId)>,
+    /// Channels open where there is a path.
+    pub(super) opens: bool,
 }
 
 impl World {
@@ -101,7 +109,23 @@ impl World {
             keys: HashMap::new(),
             deaf_to_rekey: false,
             rekey,
+            room: None,
+            limits: [u16::MAX; 2],
+            clogged: BTreeSet::new(),
+            opens: true,
         }
+    }
+
+    /// From now on packets of this size pass, from each side.
+    pub(super) fn set_limits(&mut self, limits: [u16; 2]) {
+        self.limits = limits;
+        // SCTP sends again what was too large; it may pass now.
+        self.clogged.clear();
+    }
+
+    /// The packets of the session that a side sends by.
+    pub(super) fn packet_size(&self, at: usize) -> Option<u16> {
+        self.nodes[at].sizes.get(&self.nodes[at].active?).copied()
     }
 
     pub(super) fn start(&mut self) {
@@ -194,7 +218,7 @@ impl World {
             let step = u64::from(self.rng.next_u32() % 20) + 1;
             self.run(step.min(left));
             left = left.saturating_sub(step);
-            match self.rng.next_u32() % 6 {
+            match self.rng.next_u32() % 9 {
                 0 => self.restart(0),
                 1 => self.restart(1),
                 2 => self.path = !self.path,
@@ -203,6 +227,15 @@ impl World {
                     self.nodes[at].machine.signaling_down();
                     self.nodes[at].machine.signaling_up(self.now);
                     self.settle(at);
+                }
+                4 => {
+                    let sizes = [1192, 1390, 1412, u16::MAX];
+                    let limits = [(); 2].map(|()| sizes[(self.rng.next_u32() % 4) as usize]);
+                    self.set_limits(limits);
+                }
+                5 | 6 => {
+                    let seconds = 5 + u64::from(self.rng.next_u32() % 20);
+                    self.chat(seconds);
                 }
                 _ => {}
             }
@@ -226,7 +259,10 @@ impl World {
             Happening::Restarted(id, generation) => {
                 node.machine.restarted(now, id, generation, description().ice);
             }
-            Happening::Open(id) => node.machine.channel_open(now, id),
+            Happening::Open(id) => {
+                node.machine.path_chosen(now, id, self.room);
+                node.machine.channel_open(now, id);
+            }
         }
         self.settle(at);
     }
@@ -271,18 +307,20 @@ impl World {
     fn rtc(&mut self, at: usize, id: SessionId, command: RtcCommand) {
         let soon = self.now + Duration::from_millis(2);
         match command {
-            RtcCommand::Offer { patience } => {
+            RtcCommand::Offer { patience, packet_size } => {
+                self.nodes[at].sizes.insert(id, packet_size);
                 self.nodes[at].offers += 1;
                 self.nodes[at].offered.insert(id);
                 self.describe(at, id, patience.is_some());
             }
-            RtcCommand::Answer { patience, .. } => {
+            RtcCommand::Answer { patience, packet_size, .. } => {
+                self.nodes[at].sizes.insert(id, packet_size);
                 self.nodes[at].accepted.insert(id);
                 self.describe(at, id, patience.is_some());
             }
             RtcCommand::AcceptAnswer(_) => {
                 let other = self.nodes[1 - at].accepted.contains(&id);
-                if other && self.path {
+                if other && self.path && self.opens {
                     self.push(soon, at, Happening::Open(id));
                     self.push(soon, 1 - at, Happening::Open(id));
                 }
@@ -342,6 +380,9 @@ impl World {
         };
         let sealer = keys.sealers.iter().find(|(index, ..)| *index == keys.active);
         let (_, key, index) = sealer.expect("a key to seal with").clone();
+        if self.clogs(at, id, text) {
+            return;
+        }
         let deaf = self.deaf_to_rekey && matches!(text, Plaintext::Rekey(_));
         let copies = u32::from(!deaf) * (1 + u32::from(self.percent(self.faults.frames)));
         for _ in 0..copies {
@@ -354,11 +395,40 @@ impl World {
         }
     }
 
-    /// Sends a packet by the active session.
+    /// Whether a frame does not get through, because it is too large for the path or waits behind one that is.
+    fn clogs(&mut self, at: usize, id: SessionId, text: &Plaintext) -> bool {
+        let packet = self.nodes[at].sizes.get(&id).copied().unwrap_or_default();
+        let size = match text {
+            Plaintext::Control(Control::PathProbe { size } | Control::PaddedPing { size, .. }) => {
+                assert!(size + 28 <= packet, "a probe that is larger than the packets");
+                size + 28
+            }
+            Plaintext::Packet => packet,
+            _ => 0,
+        };
+        if size > self.limits[at] {
+            self.clogged.insert((at, id));
+        }
+        self.clogged.contains(&(at, id))
+    }
+
+    /// Sends a packet, as large as it can be, by the active session.
     pub(super) fn send_packet(&mut self, at: usize) {
         if let Some(id) = self.nodes[at].active {
             self.send(at, id, &Plaintext::Packet);
+            self.nodes[at].machine.last_sent(self.now, id, Some(self.now));
         }
+    }
+
+    /// Sends packets both ways for some seconds, and says how many came.
+    pub(super) fn chat(&mut self, seconds: u64) -> u32 {
+        let before = self.nodes[0].packets + self.nodes[1].packets;
+        for _ in 0..seconds * 4 {
+            self.send_packet(0);
+            self.send_packet(1);
+            self.run_ms(250);
+        }
+        self.nodes[0].packets + self.nodes[1].packets - before
     }
 
     pub(super) fn assert_one_session(&self, context: &str) {
@@ -389,6 +459,7 @@ pub(super) fn description() -> RtcDescription {
         role: DtlsRole::ActPass,
         sctp_port: 5000,
         max_message_size: 65_536,
+        packet_size: None,
         candidates: Vec::new(),
     }
 }

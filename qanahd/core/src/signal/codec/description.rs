@@ -33,6 +33,8 @@ struct WireDescription {
     capabilities: Option<WireCapabilities>,
     #[prost(bytes = "vec", repeated, tag = "9")]
     candidates: Vec<Vec<u8>>,
+    #[prost(uint32, tag = "10")]
+    packet_size: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -55,6 +57,8 @@ struct WireCapabilities {
     mesh_signaling: bool,
     #[prost(bool, tag = "9")]
     lazy: bool,
+    #[prost(bool, tag = "10")]
+    path_mtu: bool,
 }
 
 impl From<Capabilities> for WireCapabilities {
@@ -69,6 +73,7 @@ impl From<Capabilities> for WireCapabilities {
             rekey: own.rekey,
             mesh_signaling: own.mesh_signaling,
             lazy: own.lazy,
+            path_mtu: own.path_mtu,
         }
     }
 }
@@ -86,6 +91,7 @@ impl From<WireCapabilities> for Capabilities {
             rekey: wire.rekey,
             mesh_signaling: wire.mesh_signaling,
             lazy: wire.lazy,
+            path_mtu: wire.path_mtu,
         }
     }
 }
@@ -110,6 +116,7 @@ pub(crate) fn encode_description(description: &Description) -> Result<Vec<u8>, M
         };
         wire.sctp_port = rtc.sctp_port.into();
         wire.max_message_size = rtc.max_message_size;
+        wire.packet_size = rtc.packet_size.unwrap_or_default().into();
         wire.candidates = write_candidates(&rtc.candidates);
     }
     let bytes = wire.encode_to_vec();
@@ -151,6 +158,11 @@ fn read_rtc(wire: WireDescription) -> Result<RtcDescription, Malformed> {
         sctp_port: u16::try_from(wire.sctp_port)
             .map_err(|_| Malformed("the SCTP port is above 65535"))?,
         max_message_size: wire.max_message_size,
+        // More than an IP packet can hold is as good as that.
+        packet_size: match wire.packet_size {
+            0 => None,
+            size => Some(u16::try_from(size).unwrap_or(u16::MAX)),
+        },
         candidates: read_candidates(&wire.candidates)?,
     };
     check_rtc(&rtc)?;

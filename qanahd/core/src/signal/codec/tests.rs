@@ -101,6 +101,10 @@ fn what_a_peer_sends_is_checked_as_strictly() {
 fn what_is_not_known_yet_is_passed_over() {
     let known = description();
     assert_eq!(extended(&field(15, b"later")), Ok(known.clone()));
+    // The largest size that can be said stands for all that are larger.
+    let sized = |size| with(RtcDescription { packet_size: size, ..rtc() });
+    assert_eq!(extended(&[10 << 3, 0xff, 0xff, 0xff, 0x0f]), Ok(sized(Some(u16::MAX))));
+    assert_eq!(extended(&[10 << 3, 0]), Ok(sized(None)));
     // A candidate of a later kind, of whatever length.
     assert_eq!(extended(&field(9, b"\x09 of another kind")), Ok(known));
     let mut message = encode(&offer(48)).unwrap();
