@@ -199,12 +199,8 @@ fn details(peer: &Peer, has_row: bool, indent: usize) -> String {
     } else {
         say(&format!("{} {allowed}", short_key(&peer.public_key)));
     }
-    if let Some(path) = &peer.path {
-        let size = path.packet_size.map(|size| keep(&format!("packets of {size} bytes")));
-        let parts: Vec<String> = ends(path).into_iter().chain(size).collect();
-        if !parts.is_empty() {
-            say(&parts.join(", "));
-        }
+    if let Some(ends) = peer.path.as_ref().and_then(ends) {
+        say(&ends);
     }
     if has_row {
         let reason = reason_text(peer);

@@ -173,6 +173,7 @@ impl<R: CryptoRngCore> Machine<R> {
     }
 
     pub(super) fn drive_attempt(&mut self, now: Instant, id: SessionId) {
+        self.repeat_probe(now, id);
         let Some(session) = self.pending.get_mut(id) else {
             return;
         };

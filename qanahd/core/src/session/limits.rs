@@ -49,6 +49,8 @@ pub const RAISE_CONNECT: Duration = Duration::from_secs(10);
 /// How long probes may stay without an answer. SCTP sends a lost one again after 1 and 3 s: three times in all
 /// (MAX_PROBES of RFC 8899, section 5.1.2).
 pub const PROVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the largest probe is sent, until it is answered.
+pub const PROBE_AGAIN: Duration = Duration::from_secs(1);
 /// ... and how long they must have been without one to show anything, where the peer ends the attempt first.
 pub const PROVE_LEAST: Duration = Duration::from_secs(3);
 /// How much longer the offerer waits for the answerer's proof than that takes at the most.

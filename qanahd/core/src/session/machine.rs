@@ -405,7 +405,10 @@ fn session_deadline(session: &Session, heard: bool) -> Instant {
         Stage::Offered { repeats, .. } => {
             repeats.next().map_or(session.deadline, |at| session.deadline.min(at))
         }
-        Stage::Confirming { next_confirm: Some(at), .. } => session.deadline.min(*at),
+        Stage::Confirming { next_confirm, .. } => {
+            let due = next_confirm.iter().copied().chain(session.probe_at());
+            due.fold(session.deadline, Instant::min)
+        }
         Stage::Live { pulse, .. } => session.deadline.min(pulse.deadline(heard)),
         _ => session.deadline,
     }

@@ -12,8 +12,8 @@ use std::time::Instant;
 use rand_core::CryptoRngCore;
 
 use super::limits::{
-    BASE_PACKET, FALL_PAUSE, PROVE_LEAST, PROVE_SLACK, PROVE_TIMEOUT, RAISE_AFTER, RAISE_AGAIN,
-    RAISE_GAIN, RAISE_RETRY, RAISE_TRAFFIC,
+    BASE_PACKET, FALL_PAUSE, PROBE_AGAIN, PROVE_LEAST, PROVE_SLACK, PROVE_TIMEOUT, RAISE_AFTER,
+    RAISE_AGAIN, RAISE_GAIN, RAISE_RETRY, RAISE_TRAFFIC,
 };
 use super::machine::{Machine, SessionKind};
 use super::pulse::Pulse;
@@ -22,9 +22,10 @@ use super::{Event, Output};
 use crate::frame::Control;
 use crate::signal::SessionId;
 
-/// SCTP packets for paths of 1400, 1440, 1472 and 1492 bytes, which tunnels, mobile networks and PPPoE have: sizes
-/// that are probed on the way to the largest (as the plateaus of RFC 1191, section 7.1).
-const STEPS: [u16; 4] = [1312, 1352, 1384, 1404];
+/// SCTP packets for paths of 1400, 1472 and 1492 bytes, which tunnels, mobile networks and PPPoE have: sizes that are
+/// probed on the way to the largest (as the plateaus of RFC 1191, section 7.1). Few, since a peer may ignore control
+/// frames beyond ten a second, and each end has its probes, the other's and a confirm in that.
+const STEPS: [u16; 3] = [1312, 1384, 1404];
 /// Common header and chunk header of an SCTP packet with one DATA chunk (RFC 9260, sections 3 and 3.3.1), in bytes.
 const SCTP_HEADERS: u16 = 28;
 
@@ -81,6 +82,8 @@ pub(super) struct Proof {
     passed: u16,
     /// When the probes went out.
     probed: Option<Instant>,
+    /// When the largest is sent again: the peer may have dropped it, or its answer.
+    again: Option<Instant>,
     /// The peer's packets pass: it says so with a confirm.
     peer: bool,
 }
@@ -89,7 +92,7 @@ impl Session {
     /// The session is to have packets of this size, once they are proved.
     fn expect_proof(&mut self, packet_size: u16) {
         self.packet_size = packet_size.max(BASE_PACKET);
-        self.proof = Some(Proof { passed: 0, probed: None, peer: false });
+        self.proof = Some(Proof { passed: 0, probed: None, again: None, peer: false });
     }
 
     /// Whether an attempt must prove its packets before it may take over.
@@ -106,6 +109,12 @@ impl Session {
     fn is_refuted(&self, now: Instant) -> bool {
         let probed = self.proof.as_ref().and_then(|proof| proof.probed);
         !self.has_proved() && probed.is_some_and(|at| now >= at + PROVE_LEAST)
+    }
+
+    /// When its largest probe is due again.
+    pub(super) fn probe_at(&self) -> Option<Instant> {
+        let again = self.proof.as_ref().and_then(|proof| proof.again);
+        again.filter(|_| self.must_prove() && !self.has_proved())
     }
 
     fn has_proved(&self) -> bool {
@@ -211,11 +220,25 @@ impl<R: CryptoRngCore> Machine<R> {
             return;
         };
         proof.probed = Some(now);
+        proof.again = Some(now + PROBE_AGAIN);
         session.deadline = now + PROVE_TIMEOUT;
         let steps = STEPS.into_iter().filter(|step| *step < size).chain([size]);
         for step in steps {
             let probe = Control::PathProbe { size: frame_size(step) };
             self.emit(Output::SendControl(id, probe));
+        }
+    }
+
+    /// Sends the largest probe of an attempt again, when it is time.
+    pub(super) fn repeat_probe(&mut self, now: Instant, id: SessionId) {
+        let Some(session) = self.pending.get_mut(id) else {
+            return;
+        };
+        let is_due = session.probe_at().is_some_and(|at| at <= now) && now < session.deadline;
+        let size = frame_size(session.packet_size);
+        if let Some(proof) = session.proof.as_mut().filter(|_| is_due) {
+            proof.again = Some(now + PROBE_AGAIN);
+            self.emit(Output::SendControl(id, Control::PathProbe { size }));
         }
     }
 
