@@ -130,6 +130,14 @@ impl<R: CryptoRngCore> Machine<R> {
             session.room = room;
             self.follow_room(now);
         }
+        let too_large = |live: &Session| {
+            let is_fresh = live.pulse().is_some_and(|pulse| !pulse.narrowed);
+            is_fresh && live.is_larger() && live.room.is_some_and(|room| room < live.packet_size)
+        };
+        // Another path, or a router has said so: nobody needs to wait for pings.
+        if self.live.as_ref().is_some_and(too_large) {
+            self.path_narrowed(now);
+        }
     }
 
     /// Whether the live session's path takes more than that of the sessions before it is known anew.

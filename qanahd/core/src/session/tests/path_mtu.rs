@@ -141,6 +141,23 @@ fn a_path_that_becomes_smaller_while_it_is_idle_is_seen_with_the_first_packets()
 }
 
 #[test]
+fn a_path_that_is_known_to_be_smaller_is_not_waited_for() {
+    for at in 0..2 {
+        let mut world = world();
+        world.chat(10);
+        world.room = Some(1192);
+        let (now, session) = (world.now, world.nodes[at].active.unwrap());
+        world.nodes[at].machine.path_chosen(now, session, Some(1192));
+        world.settle(at);
+        world.run(1);
+        assert_eq!(sizes(&world), [Some(BASE_PACKET); 2]);
+        assert_eq!(world.chat(200), 1600, "a packet was lost");
+        assert_eq!(sizes(&world), [Some(BASE_PACKET); 2]);
+        world.assert_one_session("told");
+    }
+}
+
+#[test]
 fn a_peer_that_restarted_begins_small_and_grows_soon() {
     let mut world = world();
     world.chat(10);
