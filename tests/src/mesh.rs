@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 
 use crate::conf::{Conf, inner4, inner6, name};
 use crate::daemon::{Daemon, Options};
 use crate::lab::Lab;
 use crate::ping::{first_ping, ping};
 use crate::servers::{Broker, Turn};
-use crate::wait::secs;
+use crate::wait::{eventually, secs};
 
 /// How long peers may take to connect when nothing stands in their way, on a machine that is busy
 /// with other tests. The tests that are about speed have limits of their own.
@@ -18,6 +18,9 @@ pub const CONNECT: Duration = secs(30);
 /// How long a new session may take after the old one died without a word: 15 s until that is seen,
 /// then an ICE restart, then a new session.
 pub const RECOVER: Duration = secs(60);
+
+/// SCTP packets in bytes that fit every path: those of a session that has not proved more.
+pub const BASE_PACKET: u64 = 1191;
 
 /// A full mesh with its servers.
 #[derive(Debug)]
@@ -141,6 +144,25 @@ impl Mesh {
             self.daemon(*own)?.connected(&others, limit)?;
         }
         Ok(())
+    }
+
+    /// Waits until all that are up and connected send larger packets to each other, which come with a session of their
+    /// own. There must be traffic.
+    ///
+    /// # Errors
+    /// When they do not within `limit`.
+    pub fn grown(&self, limit: Duration) -> Result<()> {
+        let up: Vec<usize> = (1..=self.daemons.len()).filter(|n| self.daemon(*n).is_ok()).collect();
+        eventually("larger packets", limit, || {
+            for own in &up {
+                let status = self.daemon(*own)?.status()?;
+                for other in up.iter().filter(|n| *n != own) {
+                    let size = status.peer(&name(*other))?.packet_size();
+                    ensure!(size > Some(BASE_PACKET), "{size:?} from {own} to {other}");
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Pings from everybody to everybody, over IPv4 and IPv6, and wants every answer.

@@ -13,7 +13,7 @@ use qanah_tests::tcp::transfer;
 use qanah_tests::wait::{eventually, secs};
 
 /// SCTP packets that fit every path, and those for a path of 1500 bytes.
-const BASE: u64 = 1191;
+const BASE: u64 = qanah_tests::mesh::BASE_PACKET;
 const FULL: u64 = 1412;
 
 const MIB: usize = 1024 * 1024;

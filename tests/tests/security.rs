@@ -125,8 +125,10 @@ fn replayed_signaling_changes_nothing_and_costs_little() -> Result<()> {
         mesh.up(lab, 1)?;
         mesh.up(lab, 2)?;
         mesh.connected(CONNECT)?;
-        let messages = recorded(&recorder)?;
         let pinger = Pinger::start(lab, mesh.daemon(1)?.place(), &inner4(2))?;
+        // Those of the session with larger packets too, which follows by itself.
+        mesh.grown(CONNECT)?;
+        let messages = recorded(&recorder)?;
         let mut ages = [0; 2];
         same_session(&mesh, &mut ages)?;
         for _ in 0..10 {
@@ -184,9 +186,10 @@ fn rubbish_on_the_topics_changes_nothing() -> Result<()> {
         mesh.up(lab, 1)?;
         mesh.up(lab, 2)?;
         mesh.connected(CONNECT)?;
+        let pinger = Pinger::start(lab, mesh.daemon(1)?.place(), &inner4(2))?;
+        mesh.grown(CONNECT)?;
         let messages = recorded(&recorder)?;
         let memory = resident(mesh.daemon(1)?.pid())?;
-        let pinger = Pinger::start(lab, mesh.daemon(1)?.place(), &inner4(2))?;
         let mut ages = [0; 2];
         rubbish(lab, &messages)?;
         let mut topics: Vec<_> = messages.iter().map(|m| m.topic.clone()).collect();
