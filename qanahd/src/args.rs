@@ -9,6 +9,8 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use qanah_core::config::TunnelName;
 
+use crate::credentials;
+
 /// Runs WireGuard configurations as peer-to-peer tunnels over WebRTC data channels.
 ///
 /// Exit codes: 0 well, 1 failed, 2 wrong command line, 6 the configuration cannot be used.
@@ -20,8 +22,18 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
+    /// Serve only the tunnel of /etc/qanah/NAME.conf, a file that belongs to root and is closed to
+    /// others. NAME may be the instance of a systemd unit (%i)
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with = "config",
+        value_parser = |text: &str| TunnelName::from_instance(text)
+    )]
+    pub(crate) tunnel: Option<TunnelName>,
+
     /// Bring up the tunnel of /etc/qanah/NAME.conf at the start (repeatable)
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["config", "tunnel"])]
     pub(crate) up: Vec<TunnelName>,
 
     /// Only read the configuration, say what was understood, and exit with 0 or 6
@@ -258,13 +270,20 @@ impl Args {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        let matches = Self::command().try_get_matches_from(args)?;
+        let command =
+            credentials::stand_in(Self::command(), std::env::var_os(credentials::VARIABLE));
+        let matches = command.try_get_matches_from(args)?;
         let mut args = Self::from_arg_matches(&matches)?;
         args.servers.settle_environment(&matches);
         // What is not UTF-8 is no address.
         args.servers.environment = ProxyEnvironment::read(|name| std::env::var(name).ok());
         args.check_together()?;
         Ok(args)
+    }
+
+    /// Whether there may be several tunnels.
+    pub(crate) const fn is_of_many(&self) -> bool {
+        self.config.is_none() && self.tunnel.is_none()
     }
 
     fn check_together(&self) -> Result<(), clap::Error> {
@@ -277,8 +296,9 @@ impl Args {
             let text = format!("`qanahd {name}` is now `qanahctl {name}`");
             return fail(ErrorKind::InvalidSubcommand, &text);
         }
-        if self.check && self.config.is_none() {
-            let text = "give the configuration that is to be checked: --config FILE";
+        if self.check && self.config.is_none() && self.tunnel.is_none() {
+            let text =
+                "give the configuration that is to be checked: --config FILE or --tunnel NAME";
             return fail(ErrorKind::MissingRequiredArgument, text);
         }
         let turn = &self.servers;
@@ -307,10 +327,11 @@ impl Args {
 }
 
 impl ServerArgs {
-    /// Splits lists from the environment, where one value stands for all, and drops empty values:
-    /// a variable that is set to nothing is as good as none.
+    /// Splits lists from the environment or a credential, where one value stands for all, and drops
+    /// empty values: a variable that is set to nothing is as good as none.
     fn settle_environment(&mut self, matches: &ArgMatches) {
-        let from_environment = |id| matches.value_source(id) == Some(ValueSource::EnvVariable);
+        let from_environment =
+            |id| matches.value_source(id).is_some_and(|source| source != ValueSource::CommandLine);
         let lists = [
             ("stun", &mut self.stun),
             ("turn_url", &mut self.turn_url),

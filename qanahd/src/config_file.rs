@@ -193,6 +193,11 @@ impl ConfigFile {
         refusals.iter().map(|refusal| refusal.in_file(&self.file)).collect()
     }
 
+    /// Whether commands are run.
+    pub(crate) fn has_hooks(&self) -> bool {
+        !self.parsed.config.interface.hooks.is_empty()
+    }
+
     /// Hooks are commands that run as root. So only root may have written them: a text that root
     /// merely passes on, perhaps from elsewhere, does not say that.
     fn refused_hooks(&self) -> Vec<Refusal> {
@@ -223,6 +228,27 @@ impl ConfigFile {
         } else {
             Err(ConfigFileError::Refused(refusals.join("\n")))
         }
+    }
+}
+
+/// Warns of files with options of a service, which may hold passwords, that others can read or write. The
+/// service manager has read them by then, and asks nobody whose they are.
+pub(crate) fn warn_of_exposed_environment(directory: &ConfigDir, tunnel: Option<&TunnelName>) {
+    for name in ["qanahd"].into_iter().chain(tunnel.map(TunnelName::as_str)) {
+        let file = directory.environment(name);
+        // Without a file there is nothing to say.
+        if let Some(problem) = std::fs::metadata(&file).ok().and_then(|found| exposed(&found)) {
+            let file = file.display();
+            warn!("{file} {problem}: chown root {file}; chmod 600 {file}");
+        }
+    }
+}
+
+fn exposed(found: &std::fs::Metadata) -> Option<&'static str> {
+    if found.uid() != 0 || found.mode() & OTHERS_WRITE != 0 {
+        Some("can be written by others, who by that can do anything on this machine")
+    } else {
+        (found.mode() & OTHERS != 0).then_some("can be read by others, and may hold passwords")
     }
 }
 
@@ -321,6 +347,26 @@ mod tests {
         assert!(error.to_string().contains("Passw0rd"), "{error}");
         let place = error.without_quotes();
         assert!(!place.contains("Passw0rd") && !place.contains("hunter2"), "{place}");
+    }
+
+    #[test]
+    fn options_that_others_can_read_or_write_are_noticed() {
+        crate::platform::testing::require_root();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qanahd.env");
+        std::fs::write(&path, "QANAH_TURN_CREDENTIAL=secret\n").unwrap();
+        let verdict = |mode, owner| {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            chown(&path, Some(owner), None).unwrap();
+            exposed(&std::fs::metadata(&path).unwrap()).unwrap_or_default()
+        };
+        assert_eq!(verdict(0o600, 0), "");
+        assert!(verdict(0o640, 0).contains("read by others"));
+        assert!(verdict(0o604, 0).contains("read by others"));
+        assert!(verdict(0o620, 0).contains("written by others"));
+        assert!(verdict(0o600, 65_534).contains("written by others"));
+        // Says it, and does not mind that the other file is not there.
+        warn_of_exposed_environment(&ConfigDir::at(dir.path()), Some(&"t".parse().unwrap()));
     }
 
     #[test]

@@ -8,11 +8,14 @@ mod brokers;
 mod failure;
 mod handle;
 mod keeper;
+mod manager;
+mod pulse;
 mod reload;
 mod status;
 #[cfg(test)]
 mod tests;
 mod tunnels;
+mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,18 +23,20 @@ use std::path::PathBuf;
 use qanah_core::config::TunnelName;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use self::brokers::{Brokers, SetId};
 use self::handle::Handle;
 use self::keeper::{Given, Report};
 use self::tunnels::Entry;
+use self::wanted::Wanted;
 use crate::args::ServerArgs;
 use crate::config_file::ConfigFile;
 use crate::control::{self, ControlFailure, Limits, Source, report::StatusReport};
 use crate::exit::Failure;
 use crate::mqtt;
 use crate::platform::config_dir::ConfigDir;
+use crate::platform::privileges::Needs;
 use crate::tunnel::{Changes, Command as TunnelCommand};
 
 /// Commands and events that may wait for the daemon.
@@ -49,6 +54,10 @@ pub(crate) struct Settings {
     pub(crate) socket: Option<PathBuf>,
     /// Where configurations are.
     pub(crate) directory: ConfigDir,
+    /// Where to remember what clients brought up, if anywhere.
+    pub(crate) memory: Option<PathBuf>,
+    /// Privileges to keep when the control socket is there; `None` keeps all.
+    pub(crate) needs: Option<Needs>,
 }
 
 /// An answer that somebody waits for, perhaps no longer.
@@ -78,6 +87,10 @@ enum Command {
         name: String,
         reply: Reply<mpsc::Sender<TunnelCommand>>,
     },
+    /// The service manager asks for all tunnels that have a file.
+    ReloadAll,
+    /// Does everything move? The names of tunnels that do not.
+    Pulse(oneshot::Sender<Vec<String>>),
 }
 
 /// Owns the tunnels and the connections to brokers.
@@ -90,8 +103,14 @@ pub(crate) struct Daemon {
     only: Option<TunnelName>,
     /// Tunnels that are to be up, or have failed, before the daemon says that it is ready.
     awaited: BTreeSet<TunnelName>,
+    /// It has said so.
+    said_ready: bool,
     /// The daemon ends; nothing new is begun.
     stopping: bool,
+    /// Tunnels that are taking on another configuration.
+    reloads_running: usize,
+    /// What clients brought up.
+    wanted: Wanted,
     /// Why the daemon ends by itself.
     failed: Option<Failure>,
     /// Numbers tunnels in the order in which they were asked for.
@@ -129,6 +148,9 @@ impl Daemon {
             None => qanah_proto::socket::default_socket(),
         });
         let socket = control::bind(&path, control::control_group())?;
+        if let Some(needs) = settings.needs {
+            needs.keep();
+        }
         let (events, event_inputs) = mpsc::channel(QUEUE);
         let (commands, command_inputs) = mpsc::channel(QUEUE);
         let (reports, report_inputs) = mpsc::channel(QUEUE);
@@ -140,7 +162,10 @@ impl Daemon {
             directory: settings.directory.clone(),
             only,
             awaited: BTreeSet::new(),
+            said_ready: false,
             stopping: false,
+            reloads_running: 0,
+            wanted: Wanted::read(settings.memory.as_deref()),
             failed: None,
             next: 0,
             changes: Changes::default(),
@@ -153,7 +178,10 @@ impl Daemon {
             reports: report_inputs,
             reloads: reload_inputs,
         };
-        daemon.start_first(settings.only, settings.up)?;
+        let mut names = settings.up;
+        names.extend(daemon.wanted.names());
+        daemon.start_first(settings.only, names)?;
+        daemon.start_helpers(&commands)?;
         let handle = Handle::new(commands, settings.directory, &daemon.changes);
         daemon.serve(socket, handle, &mut inputs, &mut quit).await
     }
@@ -182,6 +210,28 @@ impl Daemon {
         Ok(())
     }
 
+    /// Starts the tasks that speak with the service manager.
+    fn start_helpers(&self, commands: &mpsc::Sender<Command>) -> std::io::Result<()> {
+        if let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) {
+            let feed = || manager::tell(&[sd_notify::NotifyState::Watchdog]);
+            tokio::spawn(manager::feed_watchdog(commands.downgrade(), limit, feed));
+        }
+        tokio::spawn(manager::keep_status(self.changes.clone(), commands.downgrade()));
+        let mut hangup = signal(SignalKind::hangup())?;
+        let commands = commands.downgrade();
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                let Some(commands) = commands.upgrade() else {
+                    return;
+                };
+                if commands.send(Command::ReloadAll).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
     async fn serve(
         mut self,
         socket: control::ControlSocket,
@@ -203,7 +253,7 @@ impl Daemon {
             () = quit.wait() => Ok(()),
             failed = self.work(inputs) => Err(failed),
         };
-        tell_manager(&[sd_notify::NotifyState::Stopping]);
+        manager::tell(&[sd_notify::NotifyState::Stopping]);
         drop(stop);
         let taken_down = self.stop(inputs).await;
         if serving.await.is_err() {
@@ -214,14 +264,13 @@ impl Daemon {
 
     /// Serves brokers, clients and tunnels until the only tunnel ends.
     async fn work(&mut self, inputs: &mut Inputs) -> Failure {
-        let mut said_ready = false;
         loop {
             if let Some(failure) = self.failed.take() {
                 return failure;
             }
-            if self.awaited.is_empty() && !said_ready {
-                said_ready = true;
-                tell_manager(&[sd_notify::NotifyState::Ready]);
+            if self.awaited.is_empty() && !self.said_ready {
+                self.said_ready = true;
+                manager::tell(&[sd_notify::NotifyState::Ready]);
             }
             self.input(inputs).await;
         }
@@ -303,6 +352,8 @@ impl Daemon {
             Command::Find { name, reply } => {
                 let _ = reply.send(self.find(&name));
             }
+            Command::ReloadAll => self.reload_all(),
+            Command::Pulse(reply) => self.pulse(reply),
         }
     }
 }
@@ -334,11 +385,5 @@ impl Quit {
             _ = self.terminate.recv() => info!("told to stop (SIGTERM)"),
             _ = self.interrupt.recv() => info!("told to stop (SIGINT)"),
         }
-    }
-}
-
-fn tell_manager(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        warn!("the service manager could not be told: {error}");
     }
 }

@@ -192,6 +192,7 @@ pub(crate) fn start_uplink(bench: &Bench) -> Rc<RefCell<Senders>> {
     books.peers.borrow_mut().insert(PEER, Rc::clone(&bench.stats));
     let senders = Rc::new(RefCell::new(Senders::new(Rc::clone(&books))));
     let uplink = Uplink {
+        reads: Rc::default(),
         tun: Arc::clone(bench.applied.device()),
         router: bench.router.subscribe(),
         senders: Rc::clone(&senders),

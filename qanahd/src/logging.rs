@@ -9,8 +9,12 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
 use nix::sys::stat::fstat;
+use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
+use tracing_subscriber::field::{RecordFields, VisitOutput};
 use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, fmt};
@@ -40,17 +44,74 @@ pub(crate) fn start(level: LogLevel) -> Result<(), TryInitError> {
     match under_systemd().then(tracing_journald::layer) {
         Some(Ok(journal)) => {
             let name = "qanahd".to_owned();
-            registry.with(journal.with_syslog_identifier(name)).try_init()?;
+            // Fields keep their names: TUNNEL, PEER, EVENT, MESSAGE_ID (see `events`).
+            let journal = journal.with_syslog_identifier(name).with_field_prefix(None);
+            registry.with(journal).try_init()?;
         }
         _ => {
             let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            registry.with(fmt::layer().with_writer(io::stderr).with_ansi(colour)).try_init()?;
+            let layer = fmt::layer().fmt_fields(ForPeople).with_writer(io::stderr);
+            registry.with(layer.with_ansi(colour)).try_init()?;
         }
     }
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
     Ok(())
+}
+
+/// Fields as usual, without the ids that only a journal has a use for.
+struct ForPeople;
+
+impl<'w> FormatFields<'w> for ForPeople {
+    fn format_fields<R: RecordFields>(
+        &self,
+        writer: Writer<'w>,
+        fields: R,
+    ) -> std::result::Result<(), std::fmt::Error> {
+        let mut visitor = WithoutIds(DefaultVisitor::new(writer, true));
+        fields.record(&mut visitor);
+        visitor.0.finish()
+    }
+}
+
+struct WithoutIds<'w>(DefaultVisitor<'w>);
+
+impl Visit for WithoutIds<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        match field.name() {
+            "MESSAGE_ID" => {}
+            // The library makes these harmless itself.
+            "message" => self.0.record_debug(field, value),
+            _ => self.0.record_debug(field, &Printable(value)),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() != "MESSAGE_ID" {
+            self.0.record_str(field, value);
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.0.record_error(field, value);
+    }
+}
+
+/// Text of others, such as a peer's name, that cannot steer a terminal.
+struct Printable<'a>(&'a dyn std::fmt::Debug);
+
+impl std::fmt::Debug for Printable<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = format!("{:?}", self.0);
+        for c in text.chars() {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => write!(f, "{c}")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Refuses what would print a password, whatever RUST_LOG asks for.
@@ -167,7 +228,8 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let (filter, _) = filter(level, rust_log.map(OsStr::new));
-        let layer = fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
+        let layer = fmt::layer().fmt_fields(ForPeople);
+        let layer = layer.with_writer(move || writer.clone()).with_ansi(false);
         let subscriber =
             tracing_subscriber::registry().with(filter).with(filter_fn(keeps_secrets)).with(layer);
         tracing::subscriber::with_default(subscriber, || {
@@ -179,6 +241,10 @@ mod tests {
             tracing::debug!(target: "rtc_ice::agent", "a password");
             tracing::warn!(target: "h2::proto::streams::recv", "a client's doing");
             tracing::warn!(target: "qanahd", "name \x1b[31m\x07");
+            let _span =
+                tracing::error_span!(target: "qanahd", "tunnel", TUNNEL = %"home").entered();
+            let (event, id) = (crate::events::UP.name, crate::events::UP.id);
+            tracing::info!(target: "qanahd", PEER = %"lap\x1btop", EVENT = event, MESSAGE_ID = id, "up");
         });
         lines.text()
     }
@@ -211,6 +277,14 @@ mod tests {
             assert!(!text.contains("password"), "with RUST_LOG={everything}");
         }
         assert!(logged(LogLevel::Info, Some("trace")).contains("stranger"));
+    }
+
+    #[test]
+    fn fields_are_shown_without_ids() {
+        let text = logged(LogLevel::Info, None);
+        assert!(text.contains("tunnel{TUNNEL=home}: qanahd: up PEER="), "{text}");
+        assert!(text.contains("EVENT=\"up\"") && !text.contains("MESSAGE_ID"), "{text}");
+        assert!(!text.contains(crate::events::UP.id));
     }
 
     #[test]

@@ -5,12 +5,14 @@ mod books;
 mod clock;
 mod config_file;
 mod control;
+mod credentials;
 mod daemon;
 #[cfg(test)]
 mod datapath_tests;
 mod dial;
 mod downlink;
 mod egress;
+mod events;
 mod exit;
 mod held;
 mod logging;
@@ -31,20 +33,23 @@ mod tunnel;
 mod uplink;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use qanah_core::config::describe;
-use tracing::{error, warn};
+use tracing::error;
 
 use self::args::Args;
 use self::config_file::ConfigFile;
 use self::daemon::Daemon;
 use self::exit::{Exit, ExitWith, Failure};
 use self::platform::config_dir::ConfigDir;
+use self::platform::privileges::{self, Needs};
 use self::servers::Servers;
 
 fn main() -> ExitCode {
+    privileges::close_memory();
     let args = Args::from_process();
     let outcome = if args.check { check(&args) } else { run(&args) };
     match outcome {
@@ -59,7 +64,10 @@ fn main() -> ExitCode {
 /// Says what a configuration means, or what is wrong with it.
 fn check(args: &Args) -> Result<(), Failure> {
     logging::start(args.log_level)?;
-    let file = ConfigFile::read(args.config.as_deref()).exit_with(Exit::BadConfig)?;
+    let file = match only(args)? {
+        Some(file) => file,
+        None => ConfigFile::read(None).exit_with(Exit::BadConfig)?,
+    };
     file.warn();
     let text = describe(&file.name, &file.parsed);
     // Who closed the pipe has read enough.
@@ -79,21 +87,34 @@ fn check(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The configuration of the only tunnel, if there is to be one only.
+fn only(args: &Args) -> Result<Option<ConfigFile>, Failure> {
+    let file = match (&args.config, &args.tunnel) {
+        (Some(path), _) => ConfigFile::read(Some(path)),
+        (None, Some(name)) => ConfigFile::by_name(&ConfigDir::default(), name.clone()),
+        (None, None) => return Ok(None),
+    };
+    file.map(Some).exit_with(Exit::BadConfig)
+}
+
 /// Serves tunnels until it is told to stop.
 fn run(args: &Args) -> Result<(), Failure> {
     logging::start(args.log_level)?;
     // Each tunnel gets its own; a mistake in them is better told now than with the first one.
     let servers = Servers::parse(&args.servers).exit_with(Exit::Usage)?;
     servers.mqtt.check().exit_with(Exit::Usage)?;
-    let only = match &args.config {
-        Some(path) => Some(ConfigFile::read(Some(path)).exit_with(Exit::BadConfig)?),
-        None => None,
-    };
+    let only = only(args)?;
     if let Some(file) = &only {
         file.warn();
         file.refuse().exit_with(Exit::BadConfig)?;
     }
-    platform::privileges::check().exit_with(Exit::Denied)?;
+    privileges::check().exit_with(Exit::Denied)?;
+    config_file::warn_of_exposed_environment(&ConfigDir::default(), args.tunnel.as_ref());
+    // A tunnel that comes later may have hooks.
+    let needs = match &only {
+        Some(file) if !file.has_hooks() => Needs::NoHooks,
+        _ => Needs::Hooks,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -104,11 +125,12 @@ fn run(args: &Args) -> Result<(), Failure> {
         servers: args.servers.clone(),
         socket: args.socket.clone(),
         directory: ConfigDir::default(),
+        memory: std::env::var_os("RUNTIME_DIRECTORY")
+            .filter(|_| args.is_of_many())
+            .map(PathBuf::from),
+        needs: Some(needs),
     }));
     // A name lookup that hangs must not hold up the end.
     runtime.shutdown_background();
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
-        warn!("the service manager could not be told: {error}");
-    }
     outcome
 }

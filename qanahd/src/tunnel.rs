@@ -97,6 +97,8 @@ pub(crate) enum Command {
     BrokersChanged,
     /// How do you do?
     Status(oneshot::Sender<TunnelReport>),
+    /// Are packets that wait in the device read?
+    Pulse(oneshot::Sender<bool>),
     /// Take on this configuration and say what was changed.
     Reload(Box<Reload>, oneshot::Sender<Result<Vec<String>, TunnelError>>),
     /// Make an offer that people carry.

@@ -3,7 +3,7 @@
 //! What the kernel leaves to us is seen to here ([`Taken`]); what waits for room in a channel waits in
 //! [`crate::egress`], and is sealed when it leaves.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -70,6 +70,8 @@ impl Wanted {
 /// All that a tunnel needs to send.
 pub(crate) struct Uplink {
     pub(crate) tun: Arc<TunDevice>,
+    /// Packets read so far, for whoever watches that it goes on.
+    pub(crate) reads: Rc<Cell<u64>>,
     /// Replaced as a whole when the configuration changes.
     pub(crate) router: watch::Receiver<Arc<Router>>,
     pub(crate) senders: Rc<RefCell<Senders>>,
@@ -116,6 +118,7 @@ impl Uplink {
                 () = tokio::time::sleep(BACKSTOP), if waits => None,
             };
             if let Some(read) = read {
+                self.reads.set(self.reads.get().wrapping_add(1));
                 match read {
                     Ok(read) => self.take_all(&mut room, read),
                     Err(error) => return error,

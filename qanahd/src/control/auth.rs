@@ -14,6 +14,7 @@ use tower::{Layer, Service};
 use super::ControlFailure;
 use super::connection::Peer;
 use super::throttle::Throttle;
+use crate::events::DENIED;
 
 /// How much of a method's path goes into the log: a caller chooses it.
 const LOGGED_PATH: usize = 100;
@@ -42,6 +43,8 @@ impl DenialLog {
         };
         let shown: String = path.chars().take(LOGGED_PATH).collect();
         tracing::warn!(
+            EVENT = DENIED.name,
+            MESSAGE_ID = DENIED.id,
             uid = peer.map(|peer| peer.uid),
             pid = peer.and_then(|peer| peer.pid),
             // Debug form: escapes what a caller may have put there.

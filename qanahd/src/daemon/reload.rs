@@ -9,7 +9,7 @@ use tracing::error;
 use super::failure::{failure, tunnel_failure};
 use super::keeper::StartError;
 use super::tunnels::{Entry, Phase, going_down};
-use super::{Daemon, Reply};
+use super::{Daemon, Reply, manager};
 use crate::config_file::{ConfigFile, Origin};
 use crate::control::{ControlFailure, ReloadDone};
 use crate::platform::config_dir::ConfigDir;
@@ -48,6 +48,7 @@ impl Daemon {
                 };
                 let directory = self.directory.clone();
                 tokio::spawn(task.run(directory, reply));
+                self.reload_begins();
                 return;
             }
             Some(_) => {
@@ -57,12 +58,46 @@ impl Daemon {
         let _ = reply.send(Err(refused));
     }
 
+    /// Every tunnel that is up and has a file takes on what is in it now. What fails is logged.
+    pub(super) fn reload_all(&mut self) {
+        let has_file = |entry: &Entry| {
+            let running = entry.running.as_ref().filter(|_| entry.phase == Phase::Up);
+            running.is_some_and(|running| running.origin != Origin::Text)
+        };
+        let with_file = self.tunnels.iter().filter(|(_, entry)| has_file(entry));
+        let names: Vec<TunnelName> = with_file.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            // Nobody waits for the answer.
+            self.reload(&name, false, oneshot::channel().0);
+        }
+    }
+
+    /// The service manager is told once of reloads that overlap, and not before it was told that the
+    /// daemon is ready: it would take the end of the reload for that.
+    fn reload_begins(&mut self) {
+        self.reloads_running += 1;
+        if self.reloads_running == 1 && self.said_ready {
+            manager::tell_reloading();
+        }
+    }
+
+    fn reload_ends(&mut self) {
+        self.reloads_running = self.reloads_running.saturating_sub(1);
+        if self.reloads_running == 0 && self.said_ready {
+            manager::tell(&[sd_notify::NotifyState::Ready]);
+        }
+    }
+
     pub(super) fn reloading(&mut self, reloading: Reloading) {
         let Reloading { name, number, step } = reloading;
+        if matches!(step, ReloadStep::Done(_)) {
+            self.reload_ends();
+        }
         let entry = self.tunnels.get_mut(&name).filter(|entry| entry.number == number);
         let Some(Entry { set, running: Some(running), .. }) = entry else {
             if let ReloadStep::Compared { reply, .. } = step {
                 let _ = reply.send(Err(gone()));
+                self.reload_ends();
             }
             return;
         };

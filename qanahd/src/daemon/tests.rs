@@ -45,6 +45,8 @@ impl World {
             servers,
             socket: Some(socket.clone()),
             directory: ConfigDir::at(dir.path()),
+            memory: Some(dir.path().to_owned()),
+            needs: None,
         }));
         until("the daemon listens", async || connect(&socket).await.is_ok()).await;
         let client = connect(&socket).await.unwrap();

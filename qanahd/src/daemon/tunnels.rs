@@ -21,7 +21,7 @@ use super::keeper::{self, End, Given, Job, Report, Reports, StartError, Started}
 use super::{Daemon, Reply, status, tell};
 use crate::args::ServerArgs;
 use crate::config_file::Origin;
-use crate::control::{ControlFailure, UpCall, UpDone};
+use crate::control::{ControlFailure, Source, UpCall, UpDone};
 use crate::exit::Failure;
 use crate::platform::hooks;
 use crate::rtc::Health;
@@ -48,6 +48,8 @@ pub(super) struct Entry {
     up: Option<(Reply<UpDone>, bool)>,
     /// Who waits for it to go down.
     down: Vec<Reply<Vec<String>>>,
+    /// Brought up again by a daemon that is restarted.
+    lasting: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +121,7 @@ impl Daemon {
             Ok(acquired) => acquired,
             Err(error) => return answer(up, ControlFailure::StartFailed(error.to_string())),
         };
+        let named = matches!(given, Given::Source(Source::Name(_)));
         let number = self.next;
         self.next += 1;
         let (stop, stopped) = oneshot::channel();
@@ -150,6 +153,7 @@ impl Daemon {
             running: None,
             up,
             down: Vec::new(),
+            lasting: lasting && named,
         };
         self.tunnels.insert(name, entry);
         Ok(())
@@ -210,7 +214,8 @@ impl Daemon {
             (None, Some(entry)) if entry.down.len() >= MAX_WAITING => ControlFailure::Busy,
             (None, Some(entry)) => {
                 entry.down.push(reply);
-                return entry.stop();
+                entry.stop();
+                return self.wanted.remove(name);
             }
         };
         let _ = reply.send(Err(refused));
@@ -250,6 +255,9 @@ impl Daemon {
                 let notes = entry.running.as_ref().map(|running| running.notes.clone());
                 let (up, commands) = (entry.up.take(), entry.commands().cloned());
                 let shared = entry.shared(&self.brokers);
+                if entry.lasting && entry.phase == Phase::Up {
+                    self.wanted.add(name);
+                }
                 self.awaited.remove(name);
                 self.changes.tell();
                 if let (Some((reply, _)), Some(commands)) = (up, commands) {

@@ -86,6 +86,11 @@ impl ConfigDir {
         self.path.join(format!("{name}.conf"))
     }
 
+    /// The path of the file with options of the service of this name.
+    pub(crate) fn environment(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{name}.env"))
+    }
+
     /// Reads the configuration of a tunnel: one byte more than it may have, so that the
     /// parser sees one that is too long.
     ///

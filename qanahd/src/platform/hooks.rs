@@ -155,15 +155,15 @@ async fn run(
     deadline: Instant,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), HookError> {
-    info!(TUNNEL = interface, "running {kind} command {number}");
+    info!("running {kind} command {number}");
     let limit = limits.each.min(deadline.saturating_duration_since(Instant::now()));
-    let done = match Group::start(&command.replace("%i", interface), interface) {
+    let done = match Group::start(&command.replace("%i", interface)) {
         Ok(group) => group.finish(limit, limits.grace, stop).await,
         Err(error) => Err(Fault::Start(error.to_string())),
     };
     done.map_err(|what| {
         let error = HookError { kind, number, what };
-        warn!(TUNNEL = interface, "{error}");
+        warn!("{error}");
         error
     })
 }
@@ -178,7 +178,7 @@ struct Group {
 }
 
 impl Group {
-    fn start(command: &str, interface: &str) -> io::Result<Self> {
+    fn start(command: &str) -> io::Result<Self> {
         let children = signal(SignalKind::child())?;
         let (read, write) = io::pipe()?;
         keep_descriptors_from_children();
@@ -194,7 +194,7 @@ impl Group {
             .process_group(0)
             .spawn()?;
         // The command itself has dropped our ends of the pipe by now.
-        let output = tokio::spawn(log(OwnedFd::from(read), interface.to_owned()));
+        let output = tokio::spawn(log(OwnedFd::from(read)));
         Ok(Self { child, output, children, ended: false })
     }
 
@@ -291,7 +291,7 @@ fn keep_descriptors_from_children() {
 }
 
 /// Logs what a command prints, line by line, until the last process that holds the pipe is gone.
-async fn log(read: OwnedFd, interface: String) {
+async fn log(read: OwnedFd) {
     let Ok(mut output) = pipe::Receiver::from_owned_fd(read) else {
         return;
     };
@@ -300,7 +300,7 @@ async fn log(read: OwnedFd, interface: String) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = output.read(&mut buffer).await {
         for line in lines.push(buffer.get(..count).unwrap_or_default()) {
-            info!(TUNNEL = interface, "hook: {line}");
+            info!("hook: {line}");
         }
         // Bounds what a flood costs: the pipe is full, and the command waits.
         if lines.left_out > 0 {
@@ -308,10 +308,10 @@ async fn log(read: OwnedFd, interface: String) {
         }
     }
     if let Some(line) = lines.end() {
-        info!(TUNNEL = interface, "hook: {line}");
+        info!("hook: {line}");
     }
     if lines.left_out > 0 {
-        info!(TUNNEL = interface, "hook: and {} more lines", lines.left_out);
+        info!("hook: and {} more lines", lines.left_out);
     }
 }
 

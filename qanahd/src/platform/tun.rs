@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::uio::{readv, writev};
 use qanah_core::frame::SegmentKind;
 use qanah_core::offload::{VIRTIO_HEADER_LEN, VirtioHeader};
@@ -145,6 +146,15 @@ impl TunDevice {
                 return result;
             }
         }
+    }
+
+    /// Whether a packet of the kernel waits to be read.
+    pub(crate) fn has_packet(&self) -> bool {
+        let mut fds = [PollFd::new(self.fd(), PollFlags::POLLIN)];
+        let ready = poll(&mut fds, PollTimeout::ZERO);
+        let readable =
+            |fd: &PollFd<'_>| fd.revents().is_some_and(|events| events.contains(PollFlags::POLLIN));
+        ready.is_ok_and(|count| count > 0) && fds.iter().any(readable)
     }
 
     /// A packet that is waiting already, or [`io::ErrorKind::WouldBlock`].

@@ -1,6 +1,6 @@
 //! The actor on a tunnel's thread: runs the session machines of all peers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -71,6 +71,9 @@ pub(super) struct Actor {
     happenings: mpsc::Receiver<(PeerId, SessionId, Happening)>,
     wanted: mpsc::Receiver<PeerId>,
     uplink: JoinHandle<io::Error>,
+    /// What the uplink has read from the device, and how much of that was seen at the last look.
+    reads: Rc<Cell<u64>>,
+    reads_seen: u64,
     /// Ends when the last connection has.
     running: mpsc::Receiver<()>,
     changes: Changes,
@@ -93,8 +96,10 @@ impl Actor {
         let desk = relay.then(|| Rc::new(RelayDesk::new(Rc::clone(&senders), Rc::clone(&books))));
         let held = Rc::new(RefCell::new(Held::new(lazy.is_some())));
         let (wanting, wanted) = mpsc::channel(WANTED);
+        let reads = Rc::<Cell<u64>>::default();
         let uplink = Uplink {
             tun: Arc::clone(applied.device()),
+            reads: Rc::clone(&reads),
             router: router.clone(),
             senders: Rc::clone(&senders),
             books: Rc::clone(&books),
@@ -137,6 +142,8 @@ impl Actor {
             happenings,
             wanted,
             uplink: tokio::task::spawn_local(uplink.run()),
+            reads,
+            reads_seen: 0,
             running,
             changes: start.changes,
         };
@@ -217,6 +224,10 @@ impl Actor {
                 let report = self.report(by_hand, now);
                 let _ = reply.send(report);
             }
+            Command::Pulse(reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.packets_move());
+            }
             Command::Offer { .. } | Command::Answer { .. } | Command::Accept { .. } => {
                 self.pair_by_hand(command);
             }
@@ -226,6 +237,14 @@ impl Actor {
                 let _ = reply.send(outcome);
             }
         }
+    }
+
+    /// Whether the uplink has read a packet since the last look, or none waits for it. A packet that
+    /// has come just now may wait without anything being wrong; but not at one look after another.
+    fn packets_move(&mut self) -> bool {
+        let reads = self.reads.get();
+        let has_read = reads != std::mem::replace(&mut self.reads_seen, reads);
+        has_read || !self.applied.device().has_packet()
     }
 
     /// How it is now counts, not what the command was about: two may overtake each other.
@@ -320,7 +339,7 @@ impl Actor {
         self.happenings.close();
         let closed = tokio::time::timeout(GOODBYE, self.running.recv()).await;
         if closed.is_err() {
-            warn!(TUNNEL = %self.identity.name, "some connections did not close in time");
+            warn!("some connections did not close in time");
         }
         self.applied
     }

@@ -10,10 +10,11 @@ use std::time::Duration;
 use qanah_core::config::Hooks;
 use tokio::sync::{oneshot, watch};
 use tokio::task::LocalSet;
-use tracing::{info, warn};
+use tracing::{error_span, info, warn};
 
 use super::actor::{Actor, Start};
 use super::{Ended, TunnelError};
+use crate::events::{DOWN, UP};
 use crate::platform::hooks::{self, Kind, Limits};
 use crate::platform::netlink::{Applied, begin};
 
@@ -28,6 +29,8 @@ pub(super) struct Course {
 
 /// Runs a tunnel on the calling thread.
 pub(super) fn run(start: Start, course: Course) -> Ended {
+    // Everything that is logged on this thread is about this tunnel, at whatever level.
+    let _span = error_span!("tunnel", TUNNEL = %course.name).entered();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Ended::failed(TunnelError::Thread(error)),
@@ -57,7 +60,7 @@ async fn up_and_down(start: Start, mut course: Course) -> Ended {
         let announced = async {
             let post_up = &hooks.post_up;
             hooks::run_until_failure(Kind::PostUp, post_up, &name, limits, &mut stop).await?;
-            info!(TUNNEL = %name, EVENT = "up", "the tunnel {name} is up");
+            info!(EVENT = UP.name, MESSAGE_ID = UP.id, "the tunnel {name} is up");
             was_up.set(true);
             let _ = ready.send(());
             // An error means that whoever could stop it is gone.
@@ -84,11 +87,11 @@ async fn up_and_down(start: Start, mut course: Course) -> Ended {
     let undone = applied.undo().await;
     if was_up {
         failures.extend(hooks::run_all(Kind::PostDown, &hooks.post_down, &name, limits).await);
-        info!(TUNNEL = %name, EVENT = "down", "the tunnel {name} is down");
+        info!(EVENT = DOWN.name, MESSAGE_ID = DOWN.id, "the tunnel {name} is down");
     }
     let mut notes: Vec<String> = failures.iter().map(ToString::to_string).collect();
     if let Err(error) = undone {
-        warn!(TUNNEL = %name, "the tunnel was not taken back cleanly: {error}");
+        warn!("the tunnel was not taken back cleanly: {error}");
         notes.push(error.to_string());
     }
     Ended { outcome, notes }

@@ -25,6 +25,7 @@ use super::session::Session;
 use super::shared::Shared;
 use crate::clock;
 use crate::downlink::Heard;
+use crate::events::{CONNECTED, DISCONNECTED, RELAYED};
 use crate::rtc::{RtcEvent, SelectedCandidate, packet_room};
 use crate::stats::{Drop as Cause, PeerStats};
 
@@ -415,16 +416,16 @@ impl Peer {
         let peer = &self.label;
         match (event, kind) {
             (Event::Connected { replaced: false, .. }, SessionKind::Direct) => {
-                info!(PEER = %peer, EVENT = "connected", "{peer} is connected");
+                info!(PEER = %peer, EVENT = CONNECTED.name, MESSAGE_ID = CONNECTED.id, "{peer} is connected");
             }
             (Event::Connected { replaced: false, .. }, SessionKind::Relayed) => {
-                info!(PEER = %peer, EVENT = "relayed", "{peer} is connected by a relay");
+                info!(PEER = %peer, EVENT = RELAYED.name, MESSAGE_ID = RELAYED.id, "{peer} is connected by a relay");
             }
             (Event::Connected { replaced: true, session }, _) => {
                 debug!(PEER = %peer, session = %session, "a new session took over");
             }
             (Event::Disconnected { reason }, SessionKind::Direct) => {
-                info!(PEER = %peer, EVENT = "disconnected", "{peer} is disconnected: {reason}");
+                info!(PEER = %peer, EVENT = DISCONNECTED.name, MESSAGE_ID = DISCONNECTED.id, "{peer} is disconnected: {reason}");
             }
             (Event::Disconnected { reason }, SessionKind::Relayed) => {
                 info!(PEER = %peer, "the session with {peer} by a relay has ended: {reason}");

@@ -66,6 +66,39 @@ impl TunnelName {
             .ok_or_else(|| TunnelNameError::NotConf(path.to_string_lossy().into_owned()))?
             .parse()
     }
+
+    /// The name that the instance of a systemd unit stands for, as `%i` gives it: characters that
+    /// unit names cannot have are written `\xHH` there (`systemd-escape`). Other names are as they are.
+    ///
+    /// # Errors
+    /// When the text is no valid name, or has another escape than of one byte.
+    pub fn from_instance(instance: &str) -> Result<Self, TunnelNameError> {
+        unescape(instance).parse()
+    }
+}
+
+/// Undoes `\xHH`. What is no such escape stays, and no name has a backslash. A dash stays a dash: in
+/// paths it stands for a slash, but these are names, and people write `qanahd@home-lab`.
+fn unescape(text: &str) -> String {
+    let mut rest = text;
+    let mut plain = String::with_capacity(text.len());
+    while let Some(at) = rest.find("\\x") {
+        let (before, escape) = rest.split_at(at);
+        plain.push_str(before);
+        let byte = escape.get(2..4).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(u8::is_ascii) {
+            Some(byte) => {
+                plain.push(char::from(byte));
+                rest = escape.get(4..).unwrap_or_default();
+            }
+            None => {
+                plain.push('\\');
+                rest = escape.get(1..).unwrap_or_default();
+            }
+        }
+    }
+    plain.push_str(rest);
+    plain
 }
 
 impl FromStr for TunnelName {
@@ -129,6 +162,32 @@ mod tests {
         assert_eq!(parse("-a"), Err(TunnelNameError::LeadingDash));
         for (bad, c) in [("a/b", '/'), ("a b", ' '), ("a\0", '\0'), ("ä", 'ä'), ("a%i", '%')] {
             assert_eq!(parse(bad), Err(TunnelNameError::Character(c)));
+        }
+    }
+
+    #[test]
+    fn instances_of_units_are_unescaped_once_and_then_checked() {
+        let from = |instance: &str| TunnelName::from_instance(instance);
+        for (instance, name) in [
+            ("peer1", "peer1"),
+            ("home-lab", "home-lab"),
+            ("home\\x2dlab", "home-lab"),
+            ("a\\x2bb\\x3d.c", "a+b=.c"),
+        ] {
+            assert_eq!(from(instance).unwrap().as_str(), name);
+        }
+        assert_eq!(from("\\x2e\\x2e"), Err(TunnelNameError::Reserved("..")));
+        for (bad, c) in [
+            ("\\x2e\\x2e\\x2fa", '/'),
+            ("a\\x5cx2b", '\\'),
+            ("a\\x0a", '\n'),
+            ("a\\x+1", '\\'),
+            ("a\\xc3\\xa4", '\\'),
+            ("a\\x", '\\'),
+            ("a\\x2", '\\'),
+            ("a\\x2ä", '\\'),
+        ] {
+            assert_eq!(from(bad), Err(TunnelNameError::Character(c)), "{bad}");
         }
     }
 
