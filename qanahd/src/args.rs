@@ -32,7 +32,8 @@ pub(crate) struct Args {
     )]
     pub(crate) tunnel: Option<TunnelName>,
 
-    /// Bring up the tunnel of /etc/qanah/NAME.conf at the start (repeatable)
+    /// Bring up the tunnel of /etc/qanah/NAME.conf at the start (repeatable). The variable QANAH_UP
+    /// may hold more names; to a daemon of one tunnel it means nothing
     #[arg(long, value_name = "NAME", conflicts_with_all = ["config", "tunnel"])]
     pub(crate) up: Vec<TunnelName>,
 
@@ -277,6 +278,7 @@ impl Args {
         args.servers.settle_environment(&matches);
         // What is not UTF-8 is no address.
         args.servers.environment = ProxyEnvironment::read(|name| std::env::var(name).ok());
+        args.add_names(std::env::var("QANAH_UP").ok().as_deref())?;
         args.check_together()?;
         Ok(args)
     }
@@ -284,6 +286,20 @@ impl Args {
     /// Whether there may be several tunnels.
     pub(crate) const fn is_of_many(&self) -> bool {
         self.config.is_none() && self.tunnel.is_none()
+    }
+
+    /// Adds the tunnels that the environment names.
+    fn add_names(&mut self, names: Option<&str>) -> Result<(), clap::Error> {
+        if !self.is_of_many() {
+            return Ok(());
+        }
+        for name in names.into_iter().flat_map(split) {
+            let name = name.parse::<TunnelName>().map_err(|error| {
+                Self::command().error(ErrorKind::ValueValidation, format!("QANAH_UP: {error}"))
+            })?;
+            self.up.push(name);
+        }
+        Ok(())
     }
 
     fn check_together(&self) -> Result<(), clap::Error> {

@@ -167,3 +167,30 @@ fn the_environment_stands_in_for_options() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
+
+#[test]
+fn one_tunnel_by_its_name_or_instance() {
+    let args = parse("--tunnel home-lab").unwrap();
+    assert_eq!(args.tunnel.as_ref().unwrap().as_str(), "home-lab");
+    assert!(!args.is_of_many());
+    let args = parse("--tunnel a\\x2bb --check").unwrap();
+    assert_eq!(args.tunnel.unwrap().as_str(), "a+b");
+    for bad in ["../x", "\\x2e\\x2e\\x2fshadow", "qanahd", "-x", "a/b"] {
+        assert!(usage_error(&format!("--tunnel={bad}")).contains("--tunnel"), "{bad}");
+    }
+    assert!(usage_error("--tunnel a --up b").contains("cannot be used with"));
+    assert!(usage_error("--tunnel a --config b.conf").contains("cannot be used with"));
+}
+
+#[test]
+fn the_environment_names_tunnels_for_a_daemon_of_many() {
+    let mut args = parse("--up home").unwrap();
+    args.add_names(Some("work, lab\t")).unwrap();
+    let names: Vec<_> = args.up.iter().map(TunnelName::as_str).collect();
+    assert_eq!(names, ["home", "work", "lab"]);
+    args.add_names(Some("")).unwrap();
+    assert!(args.add_names(Some("a/b")).unwrap_err().to_string().contains("QANAH_UP"));
+    let mut one = parse("--tunnel home").unwrap();
+    one.add_names(Some("work")).unwrap();
+    assert_eq!(one.up.len(), 0);
+}

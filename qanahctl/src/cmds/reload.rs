@@ -1,5 +1,6 @@
 //! `qanahctl reload NAME`: applies a changed configuration file.
 
+use qanah_core::config::{TunnelName, TunnelNameError};
 use qanah_proto::v1::{ReloadRequest, ReloadResponse};
 
 use crate::client::{LONG_PATIENCE, Sockets, ask};
@@ -10,8 +11,17 @@ use crate::text::escape;
 /// The arguments of `reload`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The tunnel
+    /// The tunnel; may be the instance of a systemd unit (%i)
+    #[arg(value_parser = name)]
     name: String,
+}
+
+/// A name with a backslash is none, so it can only be that of a unit. Others are the daemon's to judge.
+fn name(text: &str) -> Result<String, TunnelNameError> {
+    match text.contains('\\') {
+        true => TunnelName::from_instance(text).map(|name| name.to_string()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 /// Has the daemon read the file again, and says what it changed.
@@ -40,4 +50,16 @@ fn text(name: &str, changes: &[String]) -> String {
     }
     let lines: String = changes.iter().map(|change| format!("  {}\n", escape(change))).collect();
     format!("{name} is reloaded:\n{lines}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_of_units_are_understood() {
+        assert_eq!(name("home-lab").unwrap(), "home-lab");
+        assert_eq!(name("a\\x2bb").unwrap(), "a+b");
+        assert!(name("\\x2e\\x2e").is_err());
+    }
 }

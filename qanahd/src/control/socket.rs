@@ -162,8 +162,13 @@ pub(crate) fn bind(path: &Path, group: Option<Gid>) -> Result<ControlSocket, Con
     let guard = SocketGuard { path: path.to_owned(), identity, _lock: lock };
 
     if let Some(group) = group {
-        // By path, which is safe: nobody else can write to the directory.
-        lchown(path, None, Some(group.as_raw())).map_err(io_at("give to the group", path))?;
+        // By path, which is safe: nobody else can write to the directory. Where the directory hands
+        // its group on (mode 2750, as packages make it) there is nothing to give: a service that may
+        // not change owners lives by that.
+        let found = fs::symlink_metadata(path).map_err(io_at("look at", path))?;
+        if found.gid() != group.as_raw() {
+            lchown(path, None, Some(group.as_raw())).map_err(io_at("give to the group", path))?;
+        }
         fs::set_permissions(path, Permissions::from_mode(0o660))
             .map_err(io_at("set the mode of", path))?;
     }

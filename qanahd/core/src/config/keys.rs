@@ -172,4 +172,20 @@ mod tests {
         assert_eq!(Key::lookup("Post Up"), None);
         assert_eq!(Key::lookup(""), None);
     }
+
+    #[test]
+    fn the_manual_page_has_every_key() {
+        let page = include_str!("../../../../packaging/man/qanah.conf.5");
+        let at = |text: &str| page.find(text).expect(text);
+        let (interface, peer) = (at("KEYS OF [Interface]"), at("KEYS OF [Peer]"));
+        for key in Key::ALL {
+            let (from, to) = match key.section() {
+                Section::Interface => (interface, peer),
+                Section::Peer => (peer, at(".SH EXAMPLE")),
+            };
+            let entries = page[from..to].lines().filter(|line| line.starts_with(".B"));
+            let is_in = |line: &str| line.split([' ', ',', '"']).any(|word| word == key.name());
+            assert!(entries.into_iter().any(is_in), "{} is not in qanah.conf(5)", key.name());
+        }
+    }
 }
