@@ -159,13 +159,24 @@ async fn run(
     let limit = limits.each.min(deadline.saturating_duration_since(Instant::now()));
     let done = match Group::start(&command.replace("%i", interface)) {
         Ok(group) => group.finish(limit, limits.grace, stop).await,
-        Err(error) => Err(Fault::Start(error.to_string())),
+        Err(error) => Err(Fault::Start(because(&error))),
     };
     done.map_err(|what| {
         let error = HookError { kind, number, what };
         warn!("{error}");
         error
     })
+}
+
+/// Why bash did not start. A service that may run no program is told what opens that.
+fn because(error: &io::Error) -> String {
+    let confined = std::env::var_os("INVOCATION_ID").is_some();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied if confined => {
+            format!("{error}; the service lets no program run without hooks.conf, see qanahd(8)")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// A command and the processes that it started.

@@ -72,9 +72,17 @@ impl Needs {
     }
 
     fn reduce(self, kept: &CapsHashSet) -> Result<(), Box<dyn std::error::Error>> {
-        // First, while the capability to do so is there.
         if self == Self::NoHooks {
             prctl::set_no_new_privs()?;
+        }
+        // A service: its system call filter may not even allow to say so once more.
+        if caps::read(None, CapSet::Permitted)?.is_subset(kept)
+            && caps::read(None, CapSet::Inheritable)?.is_empty()
+        {
+            return Ok(());
+        }
+        // First, while the capability to do so is there.
+        if self == Self::NoHooks {
             let bounding = caps::read(None, CapSet::Bounding)?;
             if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
                 for capability in bounding.difference(kept) {
