@@ -155,6 +155,19 @@ impl Lab {
         Turn::start(self.hub(), &[HUB4, HUB6], self.dir())
     }
 
+    /// Starts broker and STUN server where those are that a `qanahd` without options uses.
+    ///
+    /// # Errors
+    /// As [`Lab::broker`] and [`Lab::turn`].
+    pub fn public_servers(&self) -> Result<(Broker, Turn)> {
+        self.hub().shell(
+            "nft add table ip public
+             nft 'add chain ip public in { type nat hook prerouting priority -100; }'
+             nft add rule ip public in udp dport 19302 redirect to :3478",
+        )?;
+        Ok((self.broker()?, self.turn()?))
+    }
+
     /// Starts to record all messages at the broker.
     ///
     /// # Errors
