@@ -83,3 +83,9 @@ LAB_PACKAGES=(iproute2 iputils-ping iperf3 nftables util-linux mosquitto mosquit
 # What the tests need beside the lab.
 # shellcheck disable=SC2034
 TEST_PACKAGES=(openssl tinyproxy faketime)
+# What makes the Debian package and looks at it.
+# shellcheck disable=SC2034
+PACKAGE_PACKAGES=(debhelper dpkg-dev lintian man-db systemd zsh fish)
+# What boots machines.
+# shellcheck disable=SC2034
+MACHINE_PACKAGES=(debootstrap systemd-container)

@@ -14,9 +14,20 @@ pub(crate) struct Failure {
 }
 
 impl fmt::Display for Failure {
-    /// The whole chain of causes in one line.
+    /// The whole chain of causes in one line, each once: some errors tell their cause themselves.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        let mut told = String::new();
+        for cause in self.error.chain().map(ToString::to_string) {
+            if told.is_empty() {
+                f.write_str(&cause)?;
+            } else if told.ends_with(&cause) {
+                continue;
+            } else {
+                write!(f, ": {cause}")?;
+            }
+            told = cause;
+        }
+        Ok(())
     }
 }
 
@@ -67,5 +78,11 @@ mod tests {
         assert_eq!(failure.exit, Exit::BadConfig);
         assert_eq!(failure.to_string(), "cannot read peer1.conf: entity not found");
         assert_eq!(other().unwrap_err().exit, Exit::Failed);
+        let file = crate::config_file::ConfigFileError::Read {
+            file: "peer1.conf".to_owned(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        let told = Failure::from(file).to_string();
+        assert_eq!(told, "cannot read peer1.conf: entity not found", "its cause once");
     }
 }

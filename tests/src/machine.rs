@@ -85,6 +85,16 @@ impl Machine {
     /// # Errors
     /// When it does not come up, with its console.
     pub fn boot(lab: &Lab, node: &Node, image: &Image, name: &str) -> Result<Self> {
+        let mut machine = Self::start(lab, node, image, name)?;
+        machine.wait()?;
+        Ok(machine)
+    }
+
+    /// Starts to boot a machine, which lives as long as the calling thread.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(lab: &Lab, node: &Node, image: &Image, name: &str) -> Result<Self> {
         let dir = lab.dir().join(name);
         fs::create_dir_all(&dir)?;
         let log = lab.dir().join(format!("{name}.log"));
@@ -97,9 +107,15 @@ impl Machine {
         let unique = format!("{name}-{}", std::process::id());
         command.arg(&image.root).arg(&dir).arg(&unique).arg(&image.debs);
         let proc = Proc::spawn(&format!("the machine {name}"), command, &log)?;
-        let mut machine = Self { proc, name: name.to_owned(), leader: 0 };
-        machine.wait_for_boot(0)?;
-        Ok(machine)
+        Ok(Self { proc, name: name.to_owned(), leader: 0 })
+    }
+
+    /// Waits until it has booted.
+    ///
+    /// # Errors
+    /// When it does not come up, with its console.
+    pub fn wait(&mut self) -> Result<()> {
+        self.wait_for_boot(0)
     }
 
     /// Waits until a systemd other than the process `old` has started everything.

@@ -36,33 +36,34 @@ pub(super) fn tell_reloading() {
 
 /// Feeds the watchdog for as long as everything moves: the control loop has to take a command, and
 /// with it every tunnel that is up has to say that packets are read from its device.
+///
+/// It gives up on an answer while there is time to say so before the service manager ends the process.
 pub(super) async fn feed_watchdog(
     commands: mpsc::WeakSender<Command>,
     limit: Duration,
     feed: impl Fn(),
 ) {
-    let mut missed = 0_u32;
+    let mut stuck_before = false;
     loop {
         let (reply, answer) = oneshot::channel();
         let ask = async {
             commands.upgrade()?.send(Command::Pulse(reply)).await.ok()?;
             answer.await.ok()
         };
-        let stuck = match timeout(limit, ask).await {
-            Ok(Some(stuck)) => stuck.join(", "),
+        match timeout(limit / 2, ask).await {
+            Ok(Some(stuck)) if stuck.is_empty() => {
+                stuck_before = false;
+                feed();
+            }
+            Ok(Some(stuck)) => {
+                // Once is no sign: a packet may have come just before the look.
+                if std::mem::replace(&mut stuck_before, true) {
+                    error!("no progress in {}", stuck.join(", "));
+                }
+            }
             // The daemon ends.
             Ok(None) => return,
-            Err(_) => "the control loop or a tunnel".to_owned(),
-        };
-        if stuck.is_empty() {
-            missed = 0;
-            feed();
-        } else {
-            missed += 1;
-            // Once is no sign: a packet may have come just before the look.
-            if missed > 1 {
-                error!("no progress in {stuck}");
-            }
+            Err(_) => error!("no progress in the control loop or in a tunnel"),
         }
         sleep(limit / FEEDS).await;
     }

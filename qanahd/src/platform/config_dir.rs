@@ -12,8 +12,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::sys::stat::{Mode, fstat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::sys::stat::{Mode, fstat, fstatat};
 use qanah_core::config::{MAX_FILE_LEN, TunnelName};
 use zeroize::Zeroizing;
 
@@ -106,6 +106,8 @@ impl ConfigDir {
                 Errno::ELOOP => ConfigDirError::Link(path),
                 // A socket, or a device without its driver.
                 Errno::ENXIO | Errno::ENODEV => ConfigDirError::NotRegular(path),
+                // Root without the capability that opens everything cannot read what others closed.
+                Errno::EACCES if is_of_others(&directory, name) => ConfigDirError::Open(path),
                 _ => ConfigDirError::Read { file: path, source: errno.into() },
             }
         })?;
@@ -131,6 +133,13 @@ impl ConfigDir {
         }
         Ok(directory)
     }
+}
+
+/// Whether a file that cannot be opened belongs to somebody else.
+fn is_of_others(directory: &OwnedFd, name: &TunnelName) -> bool {
+    let name = format!("{name}.conf");
+    let found = fstatat(directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+    found.is_ok_and(|found| found.st_uid != OWNER)
 }
 
 /// Checks an open file and reads it. The buffer has its room from the start: one that grows leaves
