@@ -8,6 +8,7 @@
 //! every process dies with the test that started it, however that one ends. So any number of labs
 //! run beside each other and nothing is left behind.
 
+pub mod behind;
 pub mod bench;
 pub mod conf;
 pub mod daemon;
@@ -27,6 +28,7 @@ pub mod secure;
 pub mod servers;
 pub mod shapes;
 pub mod status;
+pub mod story;
 pub mod tcp;
 pub mod terminal;
 pub mod udp;

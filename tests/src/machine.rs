@@ -12,7 +12,8 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::daemon::{Said, said};
-use crate::lab::{HUB4, Lab, Node};
+use crate::lab::{HUB4, Lab};
+use crate::ns::Place;
 use crate::process::Proc;
 use crate::wait::{eventually, secs};
 
@@ -29,7 +30,7 @@ for path in \"$@\"; do set -- \"$@\" \"--bind-ro=$path\"; shift; done
 code=133
 while [ $code = 133 ]; do
     code=0
-    systemd-nspawn --quiet --boot --register=no --keep-unit --machine=\"$name\" \\
+    SYSTEMD_NSPAWN_API_VFS_WRITABLE=network systemd-nspawn --quiet --boot --register=no --keep-unit --machine=\"$name\" \\
         --directory=\"$dir/root\" --link-journal=no --resolv-conf=off --capability=CAP_NET_ADMIN \\
         --console=pipe \"$@\" || code=$?
 done
@@ -68,6 +69,11 @@ impl Image {
         let deb = paths.find(|path| path.extension().is_some_and(|ext| ext == "deb"));
         deb.ok_or_else(|| anyhow!("no package in {}", dir.display()))
     }
+
+    /// A tree with what was built and the installer.
+    pub fn plain(&self) -> PathBuf {
+        self.debs.join("plain")
+    }
 }
 
 /// A machine.
@@ -84,8 +90,8 @@ impl Machine {
     ///
     /// # Errors
     /// When it does not come up, with its console.
-    pub fn boot(lab: &Lab, node: &Node, image: &Image, name: &str) -> Result<Self> {
-        let mut machine = Self::start(lab, node, image, name)?;
+    pub fn boot(lab: &Lab, place: Place, image: &Image, name: &str) -> Result<Self> {
+        let mut machine = Self::start(lab, place, image, name)?;
         machine.wait()?;
         Ok(machine)
     }
@@ -94,13 +100,13 @@ impl Machine {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(lab: &Lab, node: &Node, image: &Image, name: &str) -> Result<Self> {
+    pub fn start(lab: &Lab, place: Place, image: &Image, name: &str) -> Result<Self> {
         let dir = lab.dir().join(name);
         fs::create_dir_all(&dir)?;
         let log = lab.dir().join(format!("{name}.log"));
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "nsenter"]);
-        command.arg(format!("--net=/proc/{}/ns/net", node.place().holder())).arg("--");
+        command.arg(format!("--net=/proc/{}/ns/net", place.holder())).arg("--");
         command.args(["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]);
         command.args(["--propagation", "private", "--", "bash", "-c", BOOT, "boot"]);
         // The host name of the machine, which is not that of another run.
@@ -251,7 +257,7 @@ impl Machine {
     /// # Errors
     /// When it cannot be written.
     pub fn know_public_servers(&self) -> Result<()> {
-        let names = "broker.emqx.io stun.l.google.com stun1.l.google.com";
+        let names = "broker.emqx.io stun.l.google.com stun1.l.google.com broker.example.com stun.example.com";
         self.run(&format!("echo '{HUB4} {names}' >> /etc/hosts")).map(drop)
     }
 

@@ -17,7 +17,7 @@ fn installed(lab: &Lab, image: &Image, number: usize) -> Result<Machine> {
 /// A machine that boots, and its configuration.
 fn started(lab: &Lab, image: &Image, number: usize) -> Result<(Machine, Conf)> {
     let conf = lab.mesh().into_iter().nth(number - 1).context("no such node")?;
-    Ok((Machine::start(lab, lab.node(number)?, image, &conf.name)?, conf))
+    Ok((Machine::start(lab, lab.node(number)?.place(), image, &conf.name)?, conf))
 }
 
 fn prepared((mut machine, conf): (Machine, Conf), image: &Image) -> Result<Machine> {
@@ -97,6 +97,9 @@ fn four_lines_then_reboot_upgrade_reload_and_removal() -> Result<()> {
 
         upgrade(&one, image)?;
         stops(&one)?;
+        journal_has(&one, "TUNNEL=peer1 EVENT=down", "f14b1d15521f469dbe0c2ba44f5132ba")?;
+        let disconnected = "13ee12c32e7d45cbbc3d40e4920328fe";
+        journal_has(&two, "TUNNEL=peer2 PEER=peer1 EVENT=disconnected", disconnected)?;
         removal(&one, image)
     })
 }
@@ -108,6 +111,8 @@ fn what_the_manager_shows(machine: &Machine) -> Result<()> {
         ensure!(text == "peer1: 1 of 1 peers connected", "{text}");
         Ok(())
     })?;
+    let said = machine.run("systemd-analyze verify --man=no qanahd@peer1.service 2>&1")?;
+    ensure!(said.is_empty(), "{said}");
     let score = machine.run(&format!("systemd-analyze security --no-pager {unit} | tail -n 1"))?;
     ensure!(score.contains(": 1.8 OK"), "{score}");
     // What the kernel says of the process, not what the unit asks for.
@@ -129,24 +134,33 @@ fn what_the_manager_shows(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn what_the_journal_has(machine: &Machine) -> Result<()> {
-    for (filter, fields) in [
-        ("EVENT=up", "f9b3706f05314937b4f92deb159e716b TUNNEL=peer1"),
-        ("EVENT=connected PEER=peer2", "6285384446b64f2cb8b73a7b6ad0327a TUNNEL=peer1"),
-    ] {
-        let line = format!("journalctl -o export --no-pager TUNNEL=peer1 {filter}");
+/// Whether the journal has a line about an event with these fields, `FIELD=VALUE` each.
+fn journal_has(machine: &Machine, fields: &str, id: &str) -> Result<()> {
+    let line = format!("journalctl -o export --no-pager {fields} MESSAGE_ID={id}");
+    eventually(&format!("{fields} in the journal"), SOON, || {
         let text = machine.run(&line)?;
-        for wanted in fields.split(' ') {
-            ensure!(text.contains(wanted), "no {wanted} for {filter}:\n{text}");
-        }
-    }
+        ensure!(text.contains("SYSLOG_IDENTIFIER=qanahd"), "nothing");
+        Ok(())
+    })
+}
+
+fn what_the_journal_has(machine: &Machine) -> Result<()> {
+    journal_has(machine, "TUNNEL=peer1 EVENT=up", "f9b3706f05314937b4f92deb159e716b")?;
+    let connected = "6285384446b64f2cb8b73a7b6ad0327a";
+    journal_has(machine, "TUNNEL=peer1 PEER=peer2 EVENT=connected", connected)?;
     let private = machine.run("sed -n 's/^PrivateKey = //p' /etc/qanah/peer1.conf")?;
     let all = machine.run("journalctl --no-pager -o export -u qanahd@peer1")?;
     ensure!(!all.contains(private.trim()), "the private key is in the journal");
     // A member asks for what is root's alone.
-    let said = machine.try_as_user("ann", "qanahctl up --lazy ghost; qanahctl up ~/peer1.conf")?;
-    ensure!(said.code != 0, "{said:?}");
-    Ok(())
+    machine.run("systemctl start qanahd")?;
+    let said = machine.try_as_user("ann", "qanahctl up --lazy ghost")?;
+    ensure!(said.code == 5, "{said:?}");
+    let said = machine.try_as_user("ann", "qanahctl up ~/peer1.conf")?;
+    ensure!(said.code == 5, "{said:?}");
+    let ann = machine.run("id -u ann")?;
+    let fields = format!("EVENT=denied UID={}", ann.trim());
+    journal_has(machine, &fields, "34a42f93279d4d9ebf5c0c6a7aa18fdb")?;
+    machine.run("systemctl stop qanahd").map(drop)
 }
 
 /// A socket of systemd's own, without `FreeBind=`, is bound at the very moment when the tunnel is ready.
@@ -256,6 +270,39 @@ fn removal(machine: &Machine, image: &Image) -> Result<()> {
     ensure!(said.contains("/etc/qanah is left"), "{said}");
     machine.run("test -e /etc/qanah/peer1.conf")?;
     machine.run("! find /etc/systemd/system -name 'qanahd*' | grep .").map(drop)
+}
+
+#[test]
+fn the_plain_installer_does_the_same_and_undoes_it() -> Result<()> {
+    with_image(2, |lab, image| {
+        let _servers = lab.public_servers()?;
+        let (mut one, conf) = started(lab, image, 1)?;
+        let two = prepared(started(lab, image, 2)?, image)?;
+        one.wait()?;
+        one.know_public_servers()?;
+        one.write_as("ann", "/home/ann/peer1.conf", &conf.to_string())?;
+        one.run("find / -xdev -path /proc -prune -o -name '*qanah*' -print > /root/before")?;
+        let tree = image.plain();
+        // The tree is root's and read-only.
+        one.as_user("ann", &format!("cd {} && sudo packaging/install", tree.display()))?;
+        one.run("usermod -aG qanah ann")?;
+        set_up(&one)?;
+        set_up(&two)?;
+        all_connected(&one)?;
+        one.run("systemctl is-enabled qanahd@peer1; man -w qanahd 2>/dev/null || test -e /usr/local/share/man/man8/qanahd.8")?;
+        one.as_user(
+            "ann",
+            &format!("cd {} && sudo packaging/install --uninstall", tree.display()),
+        )?;
+        one.run("! ip link show peer1 2>/dev/null; test -e /etc/qanah/peer1.conf")?;
+        one.run("systemctl daemon-reload; ! systemctl cat qanahd@peer1 2>/dev/null")?;
+        let left = one.run(
+            "rm -rf /etc/qanah; find / -xdev -path /proc -prune -o -path /sys -prune -o -name '*qanah*' -print |
+                 grep -vxFf /root/before || true",
+        )?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
 }
 
 #[test]
