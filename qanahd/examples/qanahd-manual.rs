@@ -28,7 +28,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
+    let mut synopsis = Vec::new();
+    man.render_synopsis_section(&mut synopsis)?;
+    // The only ones are hidden: they say where they have gone.
+    page.write_all(String::from_utf8(synopsis)?.replace(" [\\fIsubcommands\\fR]", "").as_bytes())?;
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
     let events: String = events::ALL

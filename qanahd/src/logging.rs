@@ -5,7 +5,7 @@
 //! sets it (for a moment, by `systemctl edit`) wants exactly what it says.
 
 use std::ffi::OsStr;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 use nix::sys::stat::fstat;
@@ -58,6 +58,26 @@ pub(crate) fn start(level: LogLevel) -> Result<(), TryInitError> {
         tracing::warn!("{warning}");
     }
     Ok(())
+}
+
+/// Says why the process ends, as the last thing that it does.
+///
+/// The journal asks which unit a process belongs to when it reads the line, and gets no answer when the process
+/// is gone by then. Standard error belongs to the unit from the start, so this line is never lost to
+/// `journalctl -u` and `systemctl status`; `<3>` is its level, see sd-daemon(3).
+pub(crate) fn last_words(text: &str) {
+    if under_systemd() {
+        // There is nobody left to tell of a failure.
+        let _ = writeln!(io::stderr(), "{}", prefixed(text));
+    } else {
+        tracing::error!("{text}");
+    }
+}
+
+/// Every line with its level: text of others may have several.
+fn prefixed(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(|line| format!("<3>{line}")).collect();
+    lines.join("\n")
 }
 
 /// Fields as usual, without the ids that only a journal has a use for.
@@ -285,6 +305,11 @@ mod tests {
         assert!(text.contains("tunnel{TUNNEL=home}: qanahd: up PEER="), "{text}");
         assert!(text.contains("EVENT=\"up\"") && !text.contains("MESSAGE_ID"), "{text}");
         assert!(!text.contains(crate::events::UP.id));
+    }
+
+    #[test]
+    fn last_words_are_errors_line_by_line() {
+        assert_eq!(prefixed("a.conf:1: no\n<6>b"), "<3>a.conf:1: no\n<3><6>b");
     }
 
     #[test]

@@ -38,7 +38,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use qanah_core::config::describe;
-use tracing::error;
 
 use self::args::Args;
 use self::config_file::ConfigFile;
@@ -55,7 +54,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => Exit::Well.into(),
         Err(failure) => {
-            error!("{failure}");
+            logging::last_words(&failure.to_string());
             failure.exit.into()
         }
     }

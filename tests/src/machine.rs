@@ -19,13 +19,14 @@ use crate::wait::{eventually, secs};
 
 /// Makes the root and starts nspawn, again for as long as the machine ends with a reboot (that is what 133
 /// means), as the first process of a process namespace. Arguments: image, directory of the machine, name,
-/// then what is bound read-only.
+/// then what is bound read-only. The settings of the kernel are not its own, but for those of its network.
 const BOOT: &str = "set -e
 image=$1 dir=$2 name=$3
 shift 3
 mount -t tmpfs run /run
 mkdir -p \"$dir/upper\" \"$dir/work\" \"$dir/root\"
 mount -t overlay -o \"lowerdir=$image,upperdir=$dir/upper,workdir=$dir/work\" overlay \"$dir/root\"
+ln -sf /dev/null \"$dir/root/etc/systemd/system/systemd-sysctl.service\"
 for path in \"$@\"; do set -- \"$@\" \"--bind-ro=$path\"; shift; done
 code=133
 while [ $code = 133 ]; do

@@ -231,7 +231,7 @@ fn upgrade(machine: &Machine, image: &Image) -> Result<()> {
     ensure!(machine.property("qanahd@peer1", "NRestarts")? == "0", "it was not restarted orderly");
     all_connected(machine)?;
     machine.run("ip -o addr show extra | grep -F 10.99.0.1/24")?;
-    machine.run("systemctl kill --signal=KILL qanahd")?;
+    machine.run("systemctl kill --kill-whom=main --signal=KILL qanahd")?;
     eventually("the daemon of many is there again, with its tunnel", secs(60), || {
         machine.run("ip -o addr show extra | grep -F 10.99.0.1/24")?;
         machine.as_user("ann", "qanahctl status extra").map(drop)
@@ -345,7 +345,7 @@ fn what_hangs_or_crashes_is_started_again_for_ever_and_not_too_often() -> Result
         ensure!(!journal.contains("Processes still around"), "{journal}");
 
         // A crash, then a configuration that no start can use: more often than systemd would by itself.
-        one.run(&format!("systemctl kill --signal=ABRT {unit}"))?;
+        one.run(&format!("systemctl kill --kill-whom=main --signal=ABRT {unit}"))?;
         restarts(3)?;
         all_connected(&one)?;
         one.run(
