@@ -19,14 +19,18 @@ use crate::wait::{eventually, secs};
 
 /// Makes the root and starts nspawn, again for as long as the machine ends with a reboot (that is what 133
 /// means), as the first process of a process namespace. Arguments: image, directory of the machine, name,
-/// then what is bound read-only. The settings of the kernel are not its own, but for those of its network.
+/// then what is bound read-only. The settings of the kernel are not the machine's, but for those of its
+/// network. Its own name is in its hosts file, and there is no server to ask: sudo would wait long for that.
 const BOOT: &str = "set -e
 image=$1 dir=$2 name=$3
 shift 3
 mount -t tmpfs run /run
 mkdir -p \"$dir/upper\" \"$dir/work\" \"$dir/root\"
 mount -t overlay -o \"lowerdir=$image,upperdir=$dir/upper,workdir=$dir/work\" overlay \"$dir/root\"
-ln -sf /dev/null \"$dir/root/etc/systemd/system/systemd-sysctl.service\"
+etc=\"$dir/root/etc\"
+ln -sf /dev/null \"$etc/systemd/system/systemd-sysctl.service\"
+printf '127.0.0.1 localhost\\n127.0.1.1 %s\\n' \"$name\" > \"$etc/hosts\"
+rm -f \"$etc/resolv.conf\"
 for path in \"$@\"; do set -- \"$@\" \"--bind-ro=$path\"; shift; done
 code=133
 while [ $code = 133 ]; do
