@@ -26,7 +26,8 @@ pub fn host(router: Place, net: u8) -> Result<Namespace> {
 }
 
 /// Makes a router of a place that translates the addresses of all that leaves it, and lets nothing in that was
-/// not asked for.
+/// not asked for. It does not answer that either, as home routers do not: an answer would make the kernel
+/// remember the packet, and give the one that goes the other way another port.
 ///
 /// # Errors
 /// When nft does not take it.
@@ -39,7 +40,9 @@ pub fn translate(router: Place) -> Result<()> {
              nft add rule ip nat out oifname eth0 masquerade
              nft 'add chain ip nat pass { type filter hook forward priority 0; }'
              nft add rule ip nat pass iifname eth0 ct state established,related accept
-             nft add rule ip nat pass iifname eth0 drop",
+             nft add rule ip nat pass iifname eth0 drop
+             nft 'add chain ip nat in { type filter hook input priority 0; }'
+             nft add rule ip nat in iifname eth0 ct state new drop",
         )
         .map(drop)
 }

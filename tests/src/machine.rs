@@ -28,7 +28,9 @@ mount -t tmpfs run /run
 mkdir -p \"$dir/upper\" \"$dir/work\" \"$dir/root\"
 mount -t overlay -o \"lowerdir=$image,upperdir=$dir/upper,workdir=$dir/work\" overlay \"$dir/root\"
 etc=\"$dir/root/etc\"
-ln -sf /dev/null \"$etc/systemd/system/systemd-sysctl.service\"
+for unit in systemd-sysctl systemd-remount-fs; do
+    ln -sf /dev/null \"$etc/systemd/system/$unit.service\"
+done
 printf '127.0.0.1 localhost\\n127.0.1.1 %s\\n' \"$name\" > \"$etc/hosts\"
 rm -f \"$etc/resolv.conf\"
 for path in \"$@\"; do set -- \"$@\" \"--bind-ro=$path\"; shift; done
