@@ -10,21 +10,34 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use nix::sys::signal::Signal;
 
 use crate::daemon::{Said, said};
 use crate::lab::{HUB4, Lab};
 use crate::ns::Place;
-use crate::process::Proc;
+use crate::process::{Proc, output};
 use crate::wait::{eventually, secs};
 
 /// Makes the root and starts nspawn, again for as long as the machine ends with a reboot (that is what 133
 /// means), as the first process of a process namespace. Arguments: image, directory of the machine, name,
 /// then what is bound read-only. The settings of the kernel are not the machine's, but for those of its
-/// network. Its own name is in its hosts file, and there is no server to ask: sudo would wait long for that.
+/// network. Control groups of its own keep its systemd from taking the processes of another machine for its
+/// own, and from killing them. Its own name is in its hosts file, and there is no server to ask: sudo would wait long for that.
 const BOOT: &str = "set -e
 image=$1 dir=$2 name=$3
 shift 3
 mount -t tmpfs run /run
+while IFS=: read -r _ kind path; do
+    case $kind in
+        '') below=/sys/fs/cgroup; [ ! -e $below/unified ] || below=$below/unified ;;
+        name=systemd) below=/sys/fs/cgroup/systemd ;;
+        *) continue ;;
+    esac
+    [ -w \"$below$path/cgroup.procs\" ] || continue
+    mkdir -p \"$below$path/$name\"
+    echo 0 > \"$below$path/$name/cgroup.procs\"
+    echo \"$below$path/$name\" >> \"$dir/cgroups\"
+done < /proc/self/cgroup
 mkdir -p \"$dir/upper\" \"$dir/work\" \"$dir/root\"
 mount -t overlay -o \"lowerdir=$image,upperdir=$dir/upper,workdir=$dir/work\" overlay \"$dir/root\"
 etc=\"$dir/root/etc\"
@@ -86,8 +99,8 @@ impl Image {
 /// A machine.
 #[derive(Debug)]
 pub struct Machine {
-    // Dropped first: its death ends every process of the machine.
     proc: Proc,
+    dir: PathBuf,
     name: String,
     leader: u32,
 }
@@ -120,7 +133,7 @@ impl Machine {
         let unique = format!("{name}-{}", std::process::id());
         command.arg(&image.root).arg(&dir).arg(&unique).arg(&image.debs);
         let proc = Proc::spawn(&format!("the machine {name}"), command, &log)?;
-        Ok(Self { proc, name: name.to_owned(), leader: 0 })
+        Ok(Self { proc, dir, name: name.to_owned(), leader: 0 })
     }
 
     /// Waits until it has booted.
@@ -276,6 +289,21 @@ impl Machine {
         let (path, own) = (deb.display(), "/home/ann/qanah_*.deb");
         self.run(&format!("rm -f {own}; install -o ann -m 644 {path} /home/ann/"))?;
         self.as_user("ann", "sudo apt install ./qanah_*.deb 2>&1")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Its death ends every process of the machine; then its control groups can go.
+        let _ = self.proc.end(Signal::SIGKILL, secs(10));
+        let groups = fs::read_to_string(self.dir.join("cgroups")).unwrap_or_default();
+        for group in groups.lines() {
+            let script = "for i in $(seq 50); do
+                 find \"$1\" -depth -type d -exec rmdir {} + 2>/dev/null && break; sleep 0.1; done";
+            let mut command = Command::new("sh");
+            command.args(["-c", script, "sh", group]);
+            let _ = output(command);
+        }
     }
 }
 

@@ -472,10 +472,12 @@ fn hooks_run_with_the_drop_in(one: &Machine, conf: &Conf) -> Result<()> {
     )?;
     one.run("systemctl stop qanahd@hooked")?;
     let result = one.property("qanahd@hooked", "Result")?;
-    ensure!(result == "success", "{result}");
+    let journal = one.run("journalctl --no-pager -u qanahd@hooked -n 40")?;
+    ensure!(result == "success", "{result}: {journal}");
     one.run(
         "! nft list table inet hooked 2>/dev/null && ! iptables -S FORWARD | grep -- '-i hooked' &&
              ! ip rule | grep 'lookup 88' && ! ip link show hooked 2>/dev/null",
     )
+    .context(journal)
     .map(drop)
 }
