@@ -160,6 +160,7 @@ mod tests {
             uptime: Duration::ZERO,
             brokers: brokers.iter().map(broker).collect(),
             servers: Vec::new(),
+            nat: qanah_core::diagnosis::Nat::Unknown,
             peers: peers.iter().copied().map(peer).collect(),
             drops: Default::default(),
             relaying: None,

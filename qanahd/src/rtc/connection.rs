@@ -164,16 +164,8 @@ impl Connection {
             ..settings.dialer.clone()
         };
         let streams = Streams::new(settings.turn.clone(), dialer, settings.health.clone());
-        let runtime = Arc::new(DriverRuntime::new(
-            settings.resolver.clone(),
-            settings.fw_mark,
-            streams.clone(),
-            settings.health.clone(),
-            told.clone(),
-            settings.port.clone().map(|port| (port, names.clone())),
-            settings.progress.clone(),
-            on_exit,
-        ));
+        let runtime =
+            Arc::new(DriverRuntime::new(settings, streams.clone(), told.clone(), &names, on_exit));
         shared.set_runtime(&runtime);
         let peer = PeerConnectionBuilder::new()
             .with_configuration(options::configuration(settings))

@@ -43,8 +43,8 @@ pub(crate) use self::health::{Health, ServerKind, ServerReport, ServerState};
 pub(crate) use self::port::Port;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::resolve::Resolver;
-pub(crate) use self::told::Foreign;
 pub(crate) use self::room::packet_room;
+pub(crate) use self::told::Foreign;
 pub(crate) use self::turn::{Carrier, Login, TrustError, TurnServer, client_config};
 
 use crate::dial::Dialer;

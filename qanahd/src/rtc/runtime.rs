@@ -13,6 +13,7 @@ use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime,
 };
 
+use super::Settings;
 use super::health::Health;
 use super::port::{Names, Port};
 use super::ported::PortedSocket;
@@ -47,23 +48,20 @@ const EAGER_PASSES: u32 = 4;
 
 impl DriverRuntime {
     pub(super) fn new(
-        resolver: Resolver,
-        fw_mark: Option<u32>,
+        settings: &Settings,
         streams: Streams,
-        health: Health,
         told: Told,
-        port: Option<(Port, Names)>,
-        progress: Progress,
+        names: &Names,
         on_exit: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         Self {
-            resolver,
-            fw_mark,
+            resolver: settings.resolver.clone(),
+            fw_mark: settings.fw_mark,
             streams,
-            health,
+            health: settings.health.clone(),
             told,
-            port,
-            progress,
+            port: settings.port.clone().map(|port| (port, names.clone())),
+            progress: settings.progress.clone(),
             on_exit,
             tasks: Mutex::default(),
             is_eager: AtomicBool::new(true),
