@@ -7,6 +7,7 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -14,9 +15,12 @@ use ipnet::IpNet;
 use qanah_core::frame::{
     FrameBuf, FrameHeader, FrameType, OVERHEAD, SegmentKind, Segments, SegmentsHeader, packets,
 };
+use qanah_core::offload::{Cutter, Gso, Joined, Joiner, Taken, VirtioHeader, hand_back};
 use qanah_core::packet::Packet;
+use qanah_core::queue::{FairQueue, Item, Limits};
 use qanah_core::router::{PeerId, Router};
 use qanah_core::seal::{CarrierKey, Opener, Sealer};
+use qanah_core::window::Window;
 
 /// Plaintexts of frames: a small packet, one of a usual MTU, packets that share a frame, and a whole
 /// segment of a TUN device with offloads.
@@ -138,5 +142,90 @@ fn sealing(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(packet_path, routing, codec, sealing);
+/// A packet that stands for 47, as it comes from a kernel and goes to one; and the same without kernels that help.
+fn offloads(c: &mut Criterion) {
+    let mut group = c.benchmark_group("offload");
+    let large = tcp_packet(65_000);
+    let header =
+        VirtioHeader { checksum: Some((20, 16)), gso: Gso::TcpV4, headers_len: 40, gso_size: 1400 };
+    let fresh = || large.clone();
+    group.throughput(Throughput::Bytes(large.len().try_into().unwrap()));
+    group.bench_function("taken from the kernel", |b| {
+        let taken = |mut packet: Vec<u8>| Taken::from_kernel(header, &mut packet, 0).unwrap();
+        b.iter_batched(fresh, taken, BatchSize::LargeInput);
+    });
+    let segments = SegmentsHeader { kind: SegmentKind::Tcp, gso_size: 1400 };
+    let frame = [&segments.to_bytes()[..], &large].concat();
+    group.bench_function("handed back", |b| {
+        let back = |mut frame: Vec<u8>| hand_back(&mut frame).unwrap().0;
+        b.iter_batched(|| frame.clone(), back, BatchSize::LargeInput);
+    });
+    let cutter = Cutter::new(segments, &large).unwrap();
+    let cut = |packet: &[u8]| {
+        let mut all = FrameBuf::with_capacity(70_000);
+        (0..cutter.count()).for_each(|number| cutter.add(packet, number, &mut all).unwrap());
+        all
+    };
+    group.bench_function("cut up", |b| b.iter(|| cut(black_box(&large))));
+    // Never to be fragmented, so that they may be joined.
+    let mut whole = large.clone();
+    *whole.get_mut(6).unwrap() = 0x40;
+    let parts = cut(&whole);
+    group.bench_function("joined", |b| {
+        let mut joiner = Joiner::default();
+        b.iter(|| {
+            let added = packets(black_box(parts.plaintext())).all(|p| joiner.add(&p.unwrap()));
+            assert!(added);
+            assert!(matches!(joiner.finish(), Joined::Many(_, 47)));
+        });
+    });
+    group.finish();
+}
+
+struct Waiting(usize);
+
+impl Item for Waiting {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+/// One packet in and one out, while others wait.
+fn queueing(c: &mut Criterion) {
+    let mut group = c.benchmark_group("queue");
+    let limits = Limits {
+        total: 4 << 20,
+        per_class: 2 << 20,
+        target: Duration::from_millis(5),
+        interval: Duration::from_millis(100),
+        quantum: 1514,
+        flows: 1024,
+    };
+    for flows in [1, 100] {
+        let mut queue = FairQueue::new(limits);
+        let now = Instant::now();
+        (0..200_u64).for_each(|n| queue.push(now, 1, n % flows, Waiting(1400), &mut |_, _| ()));
+        let mut flow = 0;
+        group.bench_function(BenchmarkId::new("flows", flows), |b| {
+            b.iter(|| {
+                flow = (flow + 1) % flows;
+                queue.push(now, 1, flow, Waiting(1400), &mut |_, _| ());
+                queue.pop(now, &mut |_, _| ()).map(|(_, item)| item.0)
+            });
+        });
+    }
+    let mut window = Window::new(Instant::now());
+    group.bench_function("window", |b| {
+        let mut now = Instant::now();
+        b.iter(|| {
+            now += Duration::from_micros(10);
+            window.sent(now, 1400, true);
+            window.outstanding(now, 100_000);
+            window.size()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(packet_path, routing, codec, sealing, offloads, queueing);
 criterion_main!(packet_path);

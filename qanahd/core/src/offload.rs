@@ -21,4 +21,4 @@ mod virtio;
 pub use cut::Cutter;
 pub use join::{Joined, Joiner};
 pub use taken::{OffloadError, Taken, hand_back};
-pub use virtio::{VIRTIO_HEADER_LEN, VirtioHeader};
+pub use virtio::{Gso, VIRTIO_HEADER_LEN, VirtioHeader};
