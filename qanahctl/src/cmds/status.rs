@@ -30,6 +30,8 @@
 //!     state                   "works", "trouble" or "unknown" (not asked yet)
 //!     error                   string or null
 //!     since_seconds           number, since `state` or `error` changed
+//!   nat                       "unknown", "no_udp", "none", "endpoint_independent", "address_dependent" or "some_kind":
+//!                             what stands between this machine and the Internet, as far as servers tell
 //!   peers[]                   in the order of the configuration
 //!     name                    string or null
 //!     public_key              string, base64

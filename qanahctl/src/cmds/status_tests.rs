@@ -115,6 +115,7 @@ async fn the_json_schema() {
             "public_key": "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=",
             "addresses": ["10.0.0.1/24", "fd00::1/64"],
             "mtu": 1400,
+            "nat": "unknown",
             "uptime_seconds": 190,
             "signaling": { "brokers": [{
                 "url": "mqtt://broker.emqx.io:1883",
