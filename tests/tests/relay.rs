@@ -27,7 +27,7 @@ fn a_chain_of_three_works_through_the_middle_and_says_so() -> Result<()> {
         let said = qanahctl(one, &["status"])?;
         ensure!(said.code == 0 && said.out.contains("via peer2"), "{said:?}");
         let relay = qanahctl(mesh.daemon(2)?.place(), &["status"])?;
-        for part in ["relaying", "peer1 to peer3", "peer3 to peer1", "at most 256 KiB a pair"] {
+        for part in ["relaying", "peer1 to peer3", "peer3 to peer1", "at most 2.0 MiB a pair"] {
             let text: Vec<&str> = relay.out.split_whitespace().collect();
             ensure!(text.join(" ").contains(part), "{part}: {relay:?}");
         }
