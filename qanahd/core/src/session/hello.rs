@@ -53,7 +53,7 @@ impl<R: CryptoRngCore> Machine<R> {
                 )
         });
         let live = self.live.as_ref().filter(|session| {
-            session.may_come_back(now)
+            session.is_worth_keeping()
                 && !self.asks_for_better(now)
                 && session.link().is_some_and(|link| now < link.born + RENEW_ASK_AFTER)
         });

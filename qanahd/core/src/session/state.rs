@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::limits::{BASE_PACKET, KEY_LIFETIME, MAX_CANDIDATES, OFFER_REPEATS, RESTART_GRACE};
+use super::limits::{BASE_PACKET, KEY_LIFETIME, MAX_CANDIDATES, OFFER_REPEATS};
 use super::path_mtu::Proof;
 use super::pending::Pending;
 use super::pulse::Pulse;
@@ -237,13 +237,6 @@ impl Session {
     /// Whether nothing shows that another session should take its place.
     pub(super) fn is_worth_keeping(&self) -> bool {
         !self.is_dead() && !self.pulse().is_some_and(|pulse| pulse.narrowed)
-    }
-
-    /// The same while its path may be found anew: an ICE restart has its time before another session is asked for.
-    pub(super) fn may_come_back(&self, now: Instant) -> bool {
-        self.pulse().is_none_or(|pulse| {
-            !pulse.narrowed && pulse.dead_since.is_none_or(|at| now < at + RESTART_GRACE)
-        })
     }
 
     /// Takes those of the peer's candidates that are new, as long as there are not too many.

@@ -227,25 +227,6 @@ fn a_path_whose_address_is_gone_is_replaced_at_once() {
 }
 
 #[test]
-fn a_change_of_address_with_which_the_broker_is_lost_keeps_the_session() {
-    for at in 0..2 {
-        let mut world = connected();
-        let (now, before) = (world.now, world.nodes[0].active);
-        world.path = false;
-        world.nodes[at].machine.signaling_down();
-        world.nodes[at].machine.network_changed(now, true);
-        world.settle(at);
-        // The broker comes back before the new path does: nobody is to ask for another session.
-        world.nodes[at].machine.signaling_up(now);
-        world.settle(at);
-        world.path = true;
-        world.run(20);
-        world.assert_one_session("after the change");
-        assert_eq!(world.nodes[0].active, before, "node {at} moved: the session stays");
-    }
-}
-
-#[test]
 fn candidates_beyond_the_limit_are_ignored() {
     let mut world = connected();
     let Some(session) = world.nodes[0].active else { panic!("not connected") };
