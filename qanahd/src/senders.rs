@@ -321,8 +321,7 @@ impl Senders {
         if matches!(outgoing.outlet, Outlet::Relay) {
             return Err(Drop::NotConnected);
         }
-        let len = self.send(id, FrameType::Relay, frame)?;
-        Ok(len)
+        self.send(id, FrameType::Relay, frame)
     }
 }
 

@@ -122,6 +122,8 @@ impl Senders {
                 self.send_packed(now, id, egress, class, waiting.buf, FrameType::Transit)
             }
             (Class::Of(from), What::PassedOn(kind)) => {
+                // Who was removed while this waited is carried no more.
+                self.name(from).ok_or(Drop::RelayRefused)?;
                 let id = (carrier, self.direct(carrier)?);
                 let len = waiting.buf.len();
                 let sent = self.send(id, kind, waiting.buf)?;
@@ -206,5 +208,55 @@ fn count_drop(books: &Books, carrier: PeerId, class: Class, cause: Drop) {
             let cause = if cause == Drop::QueueFull { Drop::RelayFull } else { cause };
             books.not_passed(from, carrier, cause);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use futures_util::FutureExt as _;
+    use qanah_core::key::PublicKey;
+    use qanah_core::seal::{CarrierKey, Sealer};
+    use qanah_core::session::SessionKind;
+    use qanah_core::signal::{Capabilities, PeerName};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::rtc::Channel;
+    use crate::senders::NewSession;
+    use crate::tunnel::Address;
+
+    const FROM: PeerId = PeerId(1);
+    const TO: PeerId = PeerId(2);
+
+    #[test]
+    fn what_waits_of_a_peer_that_was_removed_is_not_passed_on() {
+        let books = Rc::<Books>::default();
+        let mut senders = Senders::new(Rc::clone(&books));
+        let (near, mut far) = Channel::pipe(8);
+        let session = SessionId([1; 16]);
+        let new = NewSession {
+            sealer: Sealer::new(CarrierKey::from_bytes([7; 32]), 1),
+            outlet: Outlet::Channel(near.sender),
+            capabilities: Capabilities { relay: true, ..Capabilities::default() },
+            stats: Rc::default(),
+            address: Address { peer: TO, session, reports: mpsc::channel(1).0 },
+        };
+        senders.install((TO, session), new);
+        senders.set_live(SessionKind::Direct, TO, Some(session));
+        let name = PeerName::of(&PublicKey::from_bytes([9; 32]));
+        for is_known in [true, false] {
+            senders
+                .set_names(is_known.then_some((FROM, name)).into_iter().collect::<HashMap<_, _>>());
+            let mut buf = FrameBuf::with_capacity(5);
+            buf.push(b"frame").unwrap();
+            let what = What::PassedOn(FrameType::Relay);
+            senders.enqueue(TO, Class::Of(FROM), Waiting { what, buf });
+            senders.pump_all();
+            assert_eq!(far.receiver.recv().now_or_never().is_some(), is_known);
+        }
+        let (_, carried) = books.carried().remove(0);
+        assert_eq!((carried.frames.get(), carried.dropped.get()), (1, 1));
     }
 }
