@@ -29,6 +29,7 @@ pub mod servers;
 pub mod shapes;
 pub mod status;
 pub mod story;
+pub mod talk;
 pub mod tcp;
 pub mod terminal;
 pub mod udp;

@@ -1,8 +1,5 @@
 //! Paths that get better or worse, ports that are open, and why there is none.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-
 use anyhow::{Context, Result, ensure};
 use qanah_tests::conf::{inner4, name};
 use qanah_tests::daemon::qanahctl;
@@ -10,40 +7,8 @@ use qanah_tests::nat::ground::Ground;
 use qanah_tests::nat::matrix::{Group, LIMIT, Member, all};
 use qanah_tests::nat::theory::Path;
 use qanah_tests::nat::{Family, Kind, Site};
-use qanah_tests::ns::join;
-use qanah_tests::wait::{eventually, secs};
-
-/// A TCP connection through the tunnel, from member 1 to member 2.
-struct Talk {
-    here: TcpStream,
-    there: TcpStream,
-}
-
-impl Talk {
-    fn begin(group: &Group) -> Result<Self> {
-        let there = group.site(2)?.place();
-        let address = format!("{}:7777", inner4(2));
-        let listener = join(there.thread({
-            let address = address.clone();
-            move || Ok(TcpListener::bind(address)?)
-        }))?;
-        let here = group.site(1)?.place();
-        let here = join(here.thread(move || Ok(TcpStream::connect(address)?)))?;
-        let (there, _) = listener.accept()?;
-        for stream in [&here, &there] {
-            stream.set_read_timeout(Some(secs(30)))?;
-        }
-        Ok(Self { here, there })
-    }
-
-    /// Both ends say something, and hear the other.
-    fn goes_on(&mut self) -> Result<()> {
-        self.here.write_all(b"are you there?")?;
-        self.there.read_exact(&mut [0; 14]).context("the connection was lost")?;
-        self.there.write_all(b"yes")?;
-        self.here.read_exact(&mut [0; 3]).context("the connection was lost")
-    }
-}
+use qanah_tests::talk::Talk;
+use qanah_tests::wait::eventually;
 
 fn path_is(group: &Group, expected: Path) -> Result<()> {
     eventually(&format!("the path is {expected}"), 2 * LIMIT, || {
@@ -64,7 +29,7 @@ fn a_session_by_turn_moves_to_a_direct_path_and_back() -> Result<()> {
     sites[1].cut_from(&sites[0])?;
     let group = ground.start("moves", sites, ground.servers.options_with_turn())?;
     group.settles(Path::Turn)?;
-    let mut talk = Talk::begin(&group)?;
+    let mut talk = Talk::begin(group.site(1)?.place(), group.site(2)?.place(), &inner4(2))?;
     for _ in 0..2 {
         talk.goes_on()?;
         let (one, two) = (group.site(1)?, group.site(2)?);

@@ -9,6 +9,7 @@ use qanah_tests::lab::in_lab;
 use qanah_tests::mesh::{CONNECT, Mesh, RECOVER};
 use qanah_tests::ping::{Pinger, ping};
 use qanah_tests::shapes::chain;
+use qanah_tests::talk::Talk;
 use qanah_tests::tcp::transfer;
 use qanah_tests::wait::{eventually, secs};
 
@@ -46,6 +47,42 @@ fn the_direct_path_is_taken_again_when_it_is_there() -> Result<()> {
         mesh.direct(1, 3, RECOVER)?;
         mesh.direct(3, 1, secs(10))?;
         pinger.finish()?.ensure_all()
+    })
+}
+
+/// Whether what a connection from node 1 to node 3 says goes through node 2, as that itself has it.
+fn goes_by_relay(mesh: &Mesh, talk: &mut Talk) -> Result<bool> {
+    const TIMES: u64 = 50;
+    let carried =
+        || Ok::<_, anyhow::Error>(mesh.daemon(2)?.status()?.carried("peer1", "peer3")?.bytes);
+    let before = carried()?;
+    for _ in 0..TIMES {
+        talk.goes_on()?;
+    }
+    // The headers of IP and TCP alone are so many bytes; the pings of a relayed session that is not used any more
+    // are far fewer.
+    Ok(carried()? - before >= TIMES * 40)
+}
+
+#[test]
+fn a_tcp_connection_by_a_relay_moves_to_a_direct_path_and_back() -> Result<()> {
+    in_lab(3, |lab| {
+        let mesh = chain(lab)?;
+        mesh.first_ping(1, 3, CONNECT)?;
+        mesh.relayed(1, 3, &[2], CONNECT)?;
+        mesh.relayed(3, 1, &[2], CONNECT)?;
+        let (one, three) = (mesh.daemon(1)?.place(), mesh.daemon(3)?.place());
+        let mut talk = Talk::begin(one, three, &inner4(3))?;
+        ensure!(goes_by_relay(&mesh, &mut talk)?, "whereby does it go?");
+        lab.node(1)?.mend_with(lab.node(3)?)?;
+        mesh.direct(1, 3, RECOVER)?;
+        mesh.direct(3, 1, RECOVER)?;
+        ensure!(!goes_by_relay(&mesh, &mut talk)?, "there is a direct path");
+        lab.node(1)?.cut_from(lab.node(3)?)?;
+        mesh.relayed(1, 3, &[2], RECOVER)?;
+        mesh.relayed(3, 1, &[2], RECOVER)?;
+        ensure!(goes_by_relay(&mesh, &mut talk)?, "whereby does it go?");
+        Ok(())
     })
 }
 
