@@ -178,12 +178,12 @@ impl Actor {
                 Some(peer) = self.wanted.recv() => {
                     self.with_peer(peer, |peer, now| peer.paths.want(now));
                 }
-                Some(addresses) = network.recv() => {
+                Some(network) = network.recv() => {
                     // The brokers first: what is said next should find them.
                     self.shared.signaling.network_changed();
                     self.shared.connecting.rtc.health.network_changed();
                     let now = clock::now();
-                    self.with_all(|peer| peer.network_changed(now, &addresses));
+                    self.with_all(|peer| peer.network_changed(now, &network));
                 }
                 () = timer => self.timeout(),
                 ended = &mut self.uplink => {

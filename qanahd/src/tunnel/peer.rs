@@ -1,7 +1,6 @@
 //! One peer of a tunnel: its session machine, and the hands that do what the machine wants.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +18,10 @@ use tracing::{debug, info, warn};
 
 use super::address::Happening;
 use super::connector::{self, Report};
+use super::network::Network;
 use super::pairing::Made;
 use super::seen::Seen;
-use super::session::Session;
+use super::session::{Session, class};
 use super::shared::Shared;
 use crate::clock;
 use crate::downlink::Heard;
@@ -179,8 +179,7 @@ impl Peer {
                     session.is_measured = false;
                 }
                 self.unreached = None;
-                let by_turn = [local.kind, remote.kind].contains(&CandidateKind::Relayed);
-                machine.path_found(now, id, by_turn);
+                machine.path_found(now, id, class(local, remote));
                 info!(PEER = %self.label, "path: {:?} {} to {:?} {}", local.kind, local.address,
                     remote.kind, remote.address);
             }
@@ -220,15 +219,19 @@ impl Peer {
         }
     }
 
-    /// The machine has these addresses now.
-    pub(crate) fn network_changed(&mut self, now: Instant, addresses: &[IpAddr]) {
+    /// The machine's addresses have changed.
+    pub(crate) fn network_changed(&mut self, now: Instant, network: &Network) {
         let session = self.paths.direct().view().session;
         let path = session.and_then(|id| self.path(id));
         // A relayed path begins at a TURN server's address; its death shows by silence.
         let gone = path.is_some_and(|(local, _)| {
-            local.kind == CandidateKind::Host && !addresses.contains(&local.address.ip())
+            local.kind == CandidateKind::Host && !network.addresses.contains(&local.address.ip())
         });
-        self.paths.direct_mut().network_changed(now, gone);
+        let machine = self.paths.direct_mut();
+        machine.network_changed(now, gone);
+        if network.ipv6_came {
+            machine.ipv6_came(now);
+        }
         self.measure_anew();
     }
 

@@ -7,8 +7,8 @@ use qanah_core::offload::Joiner;
 use qanah_core::router::PeerId;
 use qanah_core::seal::{CarrierKey, Opener, Openers, Sealer};
 use qanah_core::session::limits::MAX_CANDIDATES;
-use qanah_core::session::{Install, RtcCommand, SessionKind};
-use qanah_core::signal::{Candidate, SessionId};
+use qanah_core::session::{Install, PathClass, RtcCommand, SessionKind};
+use qanah_core::signal::{Candidate, CandidateKind, SessionId};
 use tokio::task::AbortHandle;
 
 use super::connector::Commands;
@@ -176,4 +176,15 @@ fn halves(install: &Install) -> (Sealer, Opener) {
     let sealer = Sealer::new(CarrierKey::from_bytes(*install.send_key), install.remote_index);
     let opener = Opener::new(CarrierKey::from_bytes(*install.recv_key), install.local_index);
     (sealer, opener)
+}
+
+/// How good a path between these is.
+pub(super) fn class(local: SelectedCandidate, remote: SelectedCandidate) -> PathClass {
+    if [local.kind, remote.kind].contains(&CandidateKind::Relayed) {
+        PathClass::ByTurn
+    } else if remote.address.is_ipv6() {
+        PathClass::Ipv6
+    } else {
+        PathClass::Ipv4
+    }
 }

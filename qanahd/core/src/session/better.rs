@@ -1,4 +1,4 @@
-//! A better path for a session that goes through a TURN server.
+//! A better path for a session that goes through a TURN server, or by IPv4 where IPv6 has come.
 //!
 //! ICE keeps the pair that it has chosen, and an ICE restart gives the old path up before the new one is
 //! there. So a direct path is sought by a new session beside the live one, which takes over when it is
@@ -9,52 +9,107 @@ use std::time::{Duration, Instant};
 
 use rand_core::CryptoRngCore;
 
-use super::limits::{BETTER_ASKING, BETTER_FIRST, BETTER_MAX};
+use super::limits::{BETTER_ASKING, BETTER_FIRST, BETTER_MAX, IPV6_TRIES};
 use super::machine::{Machine, SessionKind};
 use super::pace::jittered;
 use super::state::Session;
-use crate::signal::SessionId;
+use crate::signal::{CandidateKind, SessionId};
+
+/// How good the path of a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathClass {
+    /// Through a TURN server, at either end.
+    ByTurn,
+    /// Direct, by IPv4.
+    Ipv4,
+    /// Direct, by IPv6: there is nothing better.
+    Ipv6,
+}
+
+/// IPv6 has come to this machine while a session went by IPv4.
+#[derive(Debug, Clone, Copy)]
+struct Ipv6Came {
+    /// The session of that time: it does not know what the peer has by now.
+    before: SessionId,
+    /// So many more sessions are tried.
+    tries: u32,
+}
 
 /// When a better path is sought.
 #[derive(Debug, Default)]
 pub(super) struct Better {
-    /// The next try; absent while the live path is direct.
+    /// The next try; absent while the live path is good enough.
     next: Option<Instant>,
     /// The pause after it.
     pause: Duration,
     /// Until then our hellos say that a session is wanted.
     asking: Option<Instant>,
+    /// The last try.
+    tried: Option<Instant>,
+    ipv6: Option<Ipv6Came>,
 }
 
 impl<R: CryptoRngCore> Machine<R> {
-    /// ICE has chosen a path for a session; `by_turn` says that it goes through a TURN server, at either
-    /// end.
-    pub fn path_found(&mut self, now: Instant, id: SessionId, by_turn: bool) {
+    /// ICE has chosen a path for a session.
+    pub fn path_found(&mut self, now: Instant, id: SessionId, path: PathClass) {
         if let Some(session) = self.session_mut(id) {
-            session.by_turn = Some(by_turn);
+            session.path = Some(path);
         }
         self.plan_better(now);
     }
 
-    /// The live session or its path is another one.
-    pub(super) fn plan_better(&mut self, now: Instant) {
-        match self.live.as_ref().filter(|it| !it.is_dead()).map(|it| it.by_turn) {
-            Some(Some(true)) if self.better.next.is_none() => {
-                self.better.pause = BETTER_FIRST;
-                self.next_better(now);
-            }
-            // As before: one of the same kind has taken over, or it is not known yet.
-            Some(Some(true) | None) => {}
-            Some(Some(false)) | None => self.better = Better::default(),
+    /// This machine has IPv6 now, or a wider kind of it than before. Whether the peer has it too is not known: it may
+    /// have come there as well, since the live session began.
+    pub fn ipv6_came(&mut self, now: Instant) {
+        if let Some(session) = &self.live {
+            self.better.ipv6 = Some(Ipv6Came { before: session.id, tries: IPV6_TRIES });
+            self.plan_better(now);
         }
     }
 
-    /// Tries soon, and then again and again as in the beginning: the network is another one.
-    pub(super) fn hurry_better(&mut self, now: Instant) {
-        if self.better.next.is_some() {
-            self.better.pause = BETTER_FIRST;
-            self.better.next = Some(now);
+    /// The live session or its path is another one.
+    pub(super) fn plan_better(&mut self, now: Instant) {
+        match self.live.as_ref().filter(|it| !it.is_dead()).map(|it| it.path) {
+            Some(Some(PathClass::ByTurn)) => self.begin_better(now),
+            Some(Some(PathClass::Ipv4)) if self.may_have_ipv6() => self.begin_better(now),
+            // Not known yet: one of the same kind has taken over.
+            Some(None) => {}
+            // The path that a dead session finds may be by IPv4 still.
+            None => self.better = Better { ipv6: self.better.ipv6, ..Better::default() },
+            Some(Some(PathClass::Ipv4 | PathClass::Ipv6)) => self.better = Better::default(),
         }
+    }
+
+    /// Whether a session that is made now may go by IPv6 although the live one does not.
+    fn may_have_ipv6(&self) -> bool {
+        let (Some(came), Some(session)) = (self.better.ipv6, &self.live) else {
+            return false;
+        };
+        let told = || {
+            session.taken.iter().any(|it| it.address.is_ipv6() && it.kind != CandidateKind::Relayed)
+        };
+        came.tries > 0 && (session.id == came.before || told())
+    }
+
+    fn begin_better(&mut self, now: Instant) {
+        if self.better.next.is_none() {
+            self.better.pause = BETTER_FIRST;
+            self.next_better(now);
+        }
+    }
+
+    /// Tries soon, and then again and again as in the beginning: the network is another one. It may be so many
+    /// times a minute, by somebody's doing.
+    pub(super) fn hurry_better(&mut self, now: Instant) {
+        if self.better.next.is_some() && self.live_path() == Some(PathClass::ByTurn) {
+            self.better.pause = BETTER_FIRST;
+            let soonest = self.better.tried.map(|at| at + BETTER_FIRST);
+            self.better.next = Some(soonest.map_or(now, |at| at.max(now)));
+        }
+    }
+
+    fn live_path(&self) -> Option<PathClass> {
+        self.live.as_ref().and_then(|session| session.path)
     }
 
     fn next_better(&mut self, now: Instant) {
@@ -86,11 +141,20 @@ impl<R: CryptoRngCore> Machine<R> {
             self.better = Better::default();
             return;
         }
+        if self.live_path() == Some(PathClass::Ipv4) && !self.may_have_ipv6() {
+            // All was tried, or the peer has told no such address by now.
+            self.better = Better::default();
+            return;
+        }
         self.next_better(now);
         let alive = self.live.as_ref().is_some_and(|session: &Session| !session.is_dead());
         let free = self.pending.by_inbox().is_none();
         if self.settings.kind == SessionKind::Direct && alive && free && self.signaling {
             self.better.asking = Some(now + BETTER_ASKING);
+            self.better.tried = Some(now);
+            if let Some(came) = &mut self.better.ipv6 {
+                came.tries = came.tries.saturating_sub(1);
+            }
             self.ask_for_renewal(now);
         }
     }

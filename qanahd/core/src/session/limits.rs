@@ -112,6 +112,9 @@ pub const RENEW_RETRY: Duration = Duration::from_secs(5);
 pub const BETTER_FIRST: Duration = Duration::from_secs(10);
 /// ... then after twice as long, and so on up to this.
 pub const BETTER_MAX: Duration = Duration::from_secs(300);
+/// Sessions that are tried when IPv6 has come and the path is by IPv4, at the same times. An address may be there
+/// a little before the way of its packets.
+pub const IPV6_TRIES: u32 = 3;
 /// How long we say so each time.
 pub const BETTER_ASKING: Duration = Duration::from_secs(3);
 /// No key works longer than this (as WireGuard's REJECT_AFTER_TIME).

@@ -14,6 +14,7 @@
 //! | `hand` | offers and answers that people carry |
 //! | `rekey` | new keys for a session |
 //! | `live` | dead paths, ICE restarts, renewal, replacement |
+//! | `better` | another path than one by TURN, and IPv6 when it comes |
 //! | `path_mtu` | larger packets where the path takes them |
 //! | `pulse` | when to ping, and what the answers tell |
 //!
@@ -42,6 +43,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+pub use better::PathClass;
 pub use hand::{EndedOffer, HandError};
 pub use machine::{Machine, SessionKind, Settings};
 pub use rekey::RekeyMessage;

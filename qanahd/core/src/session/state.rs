@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::better::PathClass;
 use super::limits::{BASE_PACKET, KEY_LIFETIME, MAX_CANDIDATES, OFFER_REPEATS};
 use super::path_mtu::Proof;
 use super::pending::Pending;
@@ -68,8 +69,8 @@ pub(super) struct Session {
     pub(super) taken: Vec<Candidate>,
     pub(super) ice: IceGeneration,
     pub(super) rekey: Rekey,
-    /// Whether its path goes through a TURN server, once it has one.
-    pub(super) by_turn: Option<bool>,
+    /// How good its path is, once it has one.
+    pub(super) path: Option<PathClass>,
     /// Largest SCTP packet that we send, in bytes.
     pub(super) packet_size: u16,
     /// That its packets pass, where that must be proved.
@@ -186,7 +187,7 @@ impl Session {
             taken: Vec::new(),
             ice: IceGeneration::default(),
             rekey: Rekey::default(),
-            by_turn: None,
+            path: None,
             packet_size: BASE_PACKET,
             proof: None,
             room: None,

@@ -77,6 +77,8 @@ pub(super) struct World {
     clogged: BTreeSet<(usize, SessionId)>,
     /// Channels open where there is a path.
     pub(super) opens: bool,
+    /// The sides that have an address of IPv6.
+    pub(super) ipv6: [bool; 2],
 }
 
 impl World {
@@ -113,6 +115,7 @@ impl World {
             limits: [u16::MAX; 2],
             clogged: BTreeSet::new(),
             opens: true,
+            ipv6: [false; 2],
         }
     }
 
@@ -254,7 +257,12 @@ impl World {
                 let role = if offers { DtlsRole::ActPass } else { DtlsRole::Active };
                 node.machine.described(now, id, RtcDescription { role, ..description() });
             }
-            Happening::Candidate(id) => node.machine.found_candidate(now, id, 0, candidate(at)),
+            Happening::Candidate(id) => {
+                node.machine.found_candidate(now, id, 0, candidate(at));
+                if self.ipv6[at] {
+                    node.machine.found_candidate(now, id, 0, candidate6(at));
+                }
+            }
             Happening::Gathered(id) => node.machine.gathered(now, id, 0),
             Happening::Restarted(id, generation) => {
                 node.machine.restarted(now, id, generation, description().ice);
@@ -340,9 +348,9 @@ impl World {
     fn describe(&mut self, at: usize, id: SessionId, by_hand: bool) {
         let soon = self.now + Duration::from_millis(2);
         self.push(soon, at, Happening::Described(id));
-        if by_hand {
+        if by_hand || self.ipv6[at] {
             self.push(soon, at, Happening::Candidate(id));
-            if self.gathers {
+            if by_hand && self.gathers {
                 self.push(soon + Duration::from_millis(200), at, Happening::Gathered(id));
             }
         }
@@ -449,6 +457,11 @@ fn candidate(at: usize) -> Candidate {
     let kind = crate::signal::CandidateKind::Host;
     let address = ([192, 0, 2, if at == 0 { 1 } else { 2 }], 40_000).into();
     Candidate { kind, priority: 1, address }
+}
+
+fn candidate6(at: usize) -> Candidate {
+    let last = if at == 0 { 1 } else { 2 };
+    Candidate { address: ([0x2001, 0xdb8, 0, 0, 0, 0, 0, last], 40_000).into(), ..candidate(at) }
 }
 
 /// What the pretended WebRTC stack says of itself.
