@@ -33,6 +33,9 @@ pub(crate) fn tunnel(tunnel: &Tunnel, style: Style) -> String {
     if let Some(nat) = nat(tunnel.nat()) {
         out += &wrap("  NAT         ", nat);
     }
+    if let Some(port) = tunnel.listen_port.as_ref().filter(|port| !port.error.is_empty()) {
+        out += &wrap("  ListenPort  ", &format!("{} {}", port.port, escape(&port.error)));
+    }
     if let Some(relaying) = relaying(tunnel) {
         out += &wrap("  relaying    ", &relaying);
     }

@@ -62,6 +62,31 @@ tunnel peer1  up 3 min, MTU 1400, 10.0.0.1/24, fd00::1/64
 }
 
 #[test]
+fn a_port_is_shown_when_it_is_taken() {
+    let mut status = tunnel("peer1");
+    status.listen_port = Some(v1::ListenPort { port: 51820, error: String::new() });
+    assert!(!super::tunnel(&status, Style::Plain).contains("51820"));
+    let error =
+        "is taken by another program or tunnel at 192.0.2.1, which `ss` tells: end that".into();
+    status.listen_port = Some(v1::ListenPort { port: 51820, error });
+    prints(
+        &status,
+        r"
+tunnel peer1  up 3 min, MTU 1400, 10.0.0.1/24, fd00::1/64
+  public key  HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=
+  signaling   mqtt://broker.emqx.io:1883 connected for 3 min
+  ListenPort  51820 is taken by another program or tunnel at 192.0.2.1, which
+              `ss` tells: end that
+
+  PEER   STATE      PATH    RTT     HANDSHAKE  RECEIVED  SENT
+  peer2  connected  direct  0.4 ms  12 s ago   1.2 MiB   3.4 KiB
+         xTIBA5rboU… 10.0.0.2/32, fd00::2/128
+         host 192.0.2.1:51000 to reflexive 198.51.100.7:4444
+",
+    );
+}
+
+#[test]
 fn by_turn_and_through_a_relay() {
     let mut status = tunnel("peer1");
     let mut turn = connected();

@@ -223,6 +223,7 @@ pub(crate) fn tunnel(name: &str) -> Tunnel {
         relaying: Some(relaying(Vec::new())),
         servers: Vec::new(),
         nat: 0,
+        listen_port: None,
     }
 }
 

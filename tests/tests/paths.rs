@@ -1,5 +1,7 @@
 //! Paths that get better or worse, ports that are open, and why there is none.
 
+use std::net::UdpSocket;
+
 use anyhow::{Context, Result, ensure};
 use qanah_tests::conf::{inner4, name};
 use qanah_tests::daemon::qanahctl;
@@ -7,6 +9,7 @@ use qanah_tests::nat::ground::Ground;
 use qanah_tests::nat::matrix::{Group, LIMIT, Member, all};
 use qanah_tests::nat::theory::Path;
 use qanah_tests::nat::{Family, Kind, Site};
+use qanah_tests::ns::join;
 use qanah_tests::talk::Talk;
 use qanah_tests::wait::eventually;
 
@@ -99,6 +102,43 @@ fn two_open_ports_carry_the_sessions_that_replace_each_other() -> Result<()> {
         let (_, detail) = group.path(1, 2)?;
         ensure!(detail.matches(":51820\"").count() == 2, "{detail}");
     }
+    ground.lab.passed();
+    Ok(())
+}
+
+/// Whoever takes the port keeps nobody apart, and is told of.
+#[test]
+fn status_says_that_the_listen_port_is_taken_and_what_to_do() -> Result<()> {
+    let ground = Ground::new()?;
+    let options = ground.servers.options();
+    let site = || ground.of_kind(Kind::Open);
+    let sites = [site()?, site()?];
+    let taken = join(sites[0].place().thread(|| Ok(UdpSocket::bind("0.0.0.0:51820")?)))?;
+    let members = sites.map(|site| Member { site, options: options.clone() });
+    let mut group = Group::start_with(&ground.lab, "taken", members.into(), |_, conf| {
+        conf.extra.push("ListenPort = 51820".to_owned());
+    })?;
+    group.settles(Path::Direct)?;
+    let place = group.daemon(1)?.place();
+    let port = |n| anyhow::Ok(group.daemon(n)?.status()?.field("listen_port")?.clone());
+    let own = group.site(1)?.outside();
+    let said = port(1)?;
+    let error = said["error"].as_str().unwrap_or_default();
+    ensure!(said["port"] == 51820 && error.contains(own) && error.contains("another"), "{said}");
+    ensure!(port(2)? == serde_json::json!({ "port": 51820, "error": null }), "{}", port(2)?);
+    let text = qanahctl(place, &["status"])?.out;
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let advice = "end that one (`ss -ulnp sport = :51820` names it) or choose another ListenPort";
+    ensure!(text.contains("ListenPort 51820 is taken") && text.contains(advice), "{text}");
+    ensure!(place.run("ss -ulnp sport = :51820")?.contains(":51820"), "nobody has it");
+    // As it says: it is ended, and the tunnel started anew.
+    drop(taken);
+    group.restart(1)?;
+    group.settles(Path::Direct)?;
+    let status = group.daemon(1)?.status()?;
+    ensure!(status.field("listen_port")?["error"].is_null(), "{status}");
+    let text = qanahctl(place, &["status"])?.out;
+    ensure!(!text.contains("ListenPort"), "{text}");
     ground.lab.passed();
     Ok(())
 }

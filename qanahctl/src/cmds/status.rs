@@ -32,6 +32,9 @@
 //!     since_seconds           number, since `state` or `error` changed
 //!   nat                       "unknown", "no_udp", "none", "endpoint_independent", "address_dependent" or "some_kind":
 //!                             what stands between this machine and the Internet, as far as servers tell
+//!   listen_port               object or null: `ListenPort` of the configuration
+//!     port                    number
+//!     error                   string or null: where connections could not have it, why, and what helps
 //!   peers[]                   in the order of the configuration
 //!     name                    string or null
 //!     public_key              string, base64

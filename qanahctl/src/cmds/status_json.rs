@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use qanah_proto::v1::{
-    Broker, Candidate, CandidateKind, Carried, Nat, Path, PathKind, Peer, PeerState, Relaying,
-    Server, ServerKind, ServerState, Traffic, Tunnel,
+    Broker, Candidate, CandidateKind, Carried, ListenPort, Nat, Path, PathKind, Peer, PeerState,
+    Relaying, Server, ServerKind, ServerState, Traffic, Tunnel,
 };
 use serde_json::{Map, Value, json};
 
@@ -47,11 +47,16 @@ fn tunnel(found: &Found) -> Value {
         "uptime_seconds": uptime_seconds,
         "signaling": { "brokers": brokers.iter().map(broker).collect::<Vec<_>>() },
         "nat": nat(found.tunnel.nat()),
+        "listen_port": found.tunnel.listen_port.as_ref().map(listen_port),
         "servers": servers.iter().map(server).collect::<Vec<_>>(),
         "peers": peers.iter().map(peer).collect::<Vec<_>>(),
         "drops": counts(drops),
         "relaying": relaying.as_ref().map(relaying_value),
     })
+}
+
+fn listen_port(port: &ListenPort) -> Value {
+    json!({ "port": port.port, "error": text(&port.error) })
 }
 
 const fn nat(nat: Nat) -> &'static str {

@@ -102,6 +102,7 @@ async fn the_json_schema() {
     status.peers.push(unconnected(PeerState::WaitingForSignaling, "nothing heard", Some(3)));
     status.relaying = Some(relaying(vec![carried("peer2", "peer3", 5000, 2)]));
     status.servers.push(crate::testing::server("no answer"));
+    status.listen_port = Some(qanah_proto::v1::ListenPort { port: 51820, error: "taken".into() });
     let daemon = FakeDaemon::start(dir.path(), "peer1", vec![status]);
     drop(StdListener::bind(dir.path().join("x.sock")).unwrap());
     let got = as_json(dir.path()).await;
@@ -116,6 +117,7 @@ async fn the_json_schema() {
             "addresses": ["10.0.0.1/24", "fd00::1/64"],
             "mtu": 1400,
             "nat": "unknown",
+            "listen_port": { "port": 51820, "error": "taken" },
             "uptime_seconds": 190,
             "signaling": { "brokers": [{
                 "url": "mqtt://broker.emqx.io:1883",

@@ -10,8 +10,8 @@ use tonic::{Code, Status};
 
 use super::report::{
     BrokerReport, CandidateKind, CandidateReport, CarriedReport, Drops, PathReport, PeerReport,
-    PeerState, RelayingReport, ServerKind, ServerReport, ServerState, StatusReport, Traffic,
-    TunnelReport,
+    PeerState, PortReport, RelayingReport, ServerKind, ServerReport, ServerState, StatusReport,
+    Traffic, TunnelReport,
 };
 use super::request::{CheckDone, ReloadDone, UpDone};
 use crate::tunnel::pairing::{AnswerMade, OfferMade, PairingError};
@@ -205,6 +205,7 @@ impl From<TunnelReport> for v1::Tunnel {
             relaying: report.relaying.map(Into::into),
             servers: all(report.servers),
             nat: nat(report.nat).into(),
+            listen_port: report.listen_port.map(Into::into),
         }
     }
 }
@@ -217,6 +218,12 @@ const fn nat(nat: Nat) -> v1::Nat {
         Nat::Independent => v1::Nat::EndpointIndependent,
         Nat::Dependent => v1::Nat::AddressDependent,
         Nat::SomeKind => v1::Nat::SomeKind,
+    }
+}
+
+impl From<PortReport> for v1::ListenPort {
+    fn from(report: PortReport) -> Self {
+        Self { port: report.port.into(), error: report.trouble.unwrap_or_default() }
     }
 }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use qanah_core::diagnosis::Nat;
 use qanah_core::key::PublicKey;
 
-pub(crate) use crate::rtc::{ServerKind, ServerReport, ServerState};
+pub(crate) use crate::rtc::{PortReport, ServerKind, ServerReport, ServerState};
 
 /// Counts of dropped packets and frames by their cause. The names are part of the API.
 pub(crate) type Drops = BTreeMap<&'static str, u64>;
@@ -39,6 +39,8 @@ pub(crate) struct TunnelReport {
     pub(crate) servers: Vec<ServerReport>,
     /// What is between this machine and the Internet.
     pub(crate) nat: Nat,
+    /// `ListenPort`, where there is one.
+    pub(crate) listen_port: Option<PortReport>,
     /// In the order of the configuration.
     pub(crate) peers: Vec<PeerReport>,
     /// What was dropped before it belonged to a peer.

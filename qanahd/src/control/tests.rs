@@ -102,6 +102,7 @@ pub(super) fn tunnel() -> TunnelReport {
         brokers: Vec::new(),
         servers: Vec::new(),
         nat: qanah_core::diagnosis::Nat::Unknown,
+        listen_port: None,
         peers: vec![PeerReport {
             name: None,
             public_key: key,

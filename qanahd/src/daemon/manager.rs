@@ -161,6 +161,7 @@ mod tests {
             brokers: brokers.iter().map(broker).collect(),
             servers: Vec::new(),
             nat: qanah_core::diagnosis::Nat::Unknown,
+            listen_port: None,
             peers: peers.iter().copied().map(peer).collect(),
             drops: Default::default(),
             relaying: None,

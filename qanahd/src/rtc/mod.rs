@@ -25,6 +25,7 @@ mod runtime;
 mod sdp;
 mod sightings;
 mod socket;
+mod taken;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -44,6 +45,7 @@ pub(crate) use self::port::Port;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::resolve::Resolver;
 pub(crate) use self::room::packet_room;
+pub(crate) use self::taken::PortReport;
 pub(crate) use self::told::Foreign;
 pub(crate) use self::turn::{Carrier, Login, TrustError, TurnServer, client_config};
 

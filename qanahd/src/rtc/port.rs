@@ -29,6 +29,7 @@ use webrtc_core::stun::textattrs::TextAttribute;
 
 use super::health::decoded;
 use super::socket::grow_buffers;
+use super::taken::{PortReport, Taken};
 
 /// Bytes that may wait for a connection: what a full SCTP window is.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
@@ -45,7 +46,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// One receive: as many coalesced datagrams as the kernel hands out at once.
 const RECEIVE: usize = 64 * 1024;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -56,12 +57,13 @@ pub(crate) struct Port {
     /// Kept also while no connection has a part of one: an ICE restart gives its sockets up and wants them back at
     /// once.
     sockets: Arc<Mutex<HashMap<IpAddr, Arc<PortSocket>>>>,
+    taken: Taken,
 }
 
 impl Port {
     /// The port with this number; nothing is bound before the first connection.
     pub(crate) fn new(port: u16) -> Self {
-        Self { port, sockets: Arc::default() }
+        Self { port, sockets: Arc::default(), taken: Taken::default() }
     }
 
     /// The socket at this address.
@@ -69,6 +71,22 @@ impl Port {
     /// # Errors
     /// When the port is taken there, or the mark cannot be set.
     pub(super) fn socket(&self, ip: IpAddr, fw_mark: Option<u32>) -> io::Result<Arc<PortSocket>> {
+        let socket = self.open(ip, fw_mark);
+        self.taken.note(ip, socket.as_ref().err());
+        socket
+    }
+
+    /// The machine has these addresses now.
+    pub(crate) fn keep(&self, addresses: &[IpAddr]) {
+        self.taken.keep(addresses);
+    }
+
+    /// How it stands since the last connections were made.
+    pub(crate) fn report(&self) -> PortReport {
+        PortReport { port: self.port, trouble: self.taken.trouble(self.port) }
+    }
+
+    fn open(&self, ip: IpAddr, fw_mark: Option<u32>) -> io::Result<Arc<PortSocket>> {
         let mut sockets = lock(&self.sockets);
         if let Some(socket) = sockets.get(&ip) {
             return Ok(Arc::clone(socket));

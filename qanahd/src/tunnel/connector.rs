@@ -92,6 +92,9 @@ impl Connecting {
     /// The settings with the machine's addresses as they are now.
     async fn now(&self) -> rtc::Settings {
         let local_addresses = self.addresses().await.unwrap_or_default();
+        if let Some(port) = &self.rtc.port {
+            port.keep(&local_addresses);
+        }
         rtc::Settings { local_addresses, ..self.rtc.clone() }
     }
 

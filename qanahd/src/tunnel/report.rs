@@ -20,7 +20,7 @@ use crate::control::report::{
 };
 use crate::egress::{IN_ALL, PER_CLASS};
 use crate::relay::RelayDesk;
-use crate::rtc::SelectedCandidate;
+use crate::rtc::{Port, SelectedCandidate};
 use crate::stats::{self, Drops};
 
 /// How long a sign of differing keys explains why a peer is not connected.
@@ -63,6 +63,7 @@ impl Identity {
             brokers: Vec::new(),
             servers: Vec::new(),
             nat: side.own.nat,
+            listen_port: None,
             peers: members
                 .iter()
                 .map(|member| PeerReport {
@@ -93,7 +94,8 @@ impl Actor {
         let own = self.shared.connecting.rtc.health.own_side(now);
         let side = Side { by_hand, own };
         let report = self.identity.report(&self.members, &self.books.drops, side, now);
-        TunnelReport { relaying, ..report }
+        let listen_port = self.shared.connecting.rtc.port.as_ref().map(Port::report);
+        TunnelReport { relaying, listen_port, ..report }
     }
 }
 

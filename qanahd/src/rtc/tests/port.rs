@@ -1,5 +1,6 @@
 //! One UDP port for all connections of a tunnel.
 
+use super::super::PortReport;
 use super::*;
 
 fn at(port: &Port, addresses: &[&str]) -> Settings {
@@ -47,10 +48,27 @@ fn connections_share_a_port_at_once() {
 #[test]
 fn a_port_that_is_taken_does_not_keep_peers_apart() {
     in_namespace(|| async {
-        let _taken = std::net::UdpSocket::bind((ip(A4), 4500)).unwrap();
-        let mut lab = Lab::open(&at(&Port::new(4500), &[A4]), &settings(&[B4])).await;
+        let taken = std::net::UdpSocket::bind((ip(A4), 4500)).unwrap();
+        let port = Port::new(4500);
+        let trouble = || port.report().trouble;
+        assert_eq!(port.report(), PortReport { port: 4500, trouble: None });
+        let mut lab = Lab::open(&at(&port, &[A4]), &settings(&[B4])).await;
         lab.exchange(5000).await;
+        assert!(trouble().is_some_and(|text| text.contains(A4) && text.contains(":4500")));
         assert!(lab.sides[0].candidates.iter().all(|one| one.address.port() != 4500));
+        lab.close().await;
+        // Nobody asks for an address that is gone, and who has the port says no more.
+        port.keep(&[ip(A4)]);
+        assert!(trouble().is_some());
+        port.keep(&[]);
+        assert_eq!(trouble(), None);
+        let lab = Lab::open(&at(&port, &[A4]), &settings(&[B4])).await;
+        assert!(trouble().is_some());
+        lab.close().await;
+        drop(taken);
+        let lab = Lab::open(&at(&port, &[A4]), &settings(&[B4])).await;
+        assert_eq!(trouble(), None);
+        assert!(lab.sides[0].candidates.iter().all(|one| one.address.port() == 4500));
         lab.close().await;
     });
 }
