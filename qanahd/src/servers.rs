@@ -238,9 +238,10 @@ fn address(url: &BrokerUrl) -> BrokerAddress {
         },
         host,
         port: url.port(),
-        path: url.path(),
+        path: url.path().to_owned(),
+        query: url.query().cloned(),
         user: url.username().map(str::to_owned),
-        password: url.password().map(str::to_owned),
+        password: url.password().cloned(),
     }
 }
 
@@ -336,6 +337,20 @@ mod tests {
         assert!(environment.contains("--proxy none") && !environment.contains("hunter2"));
         let option = parse(Some("https://u:hunter2@p:1"), None).err().unwrap();
         assert!(option.starts_with("--proxy: ") && !option.contains("hunter2"), "{option}");
+    }
+
+    #[test]
+    fn what_the_query_of_a_broker_says_is_kept_and_never_shown() {
+        let args = ServerArgs {
+            signal_server: vec!["wss://joe:hunter2@broker.example/mqtt?token=hunter3".into()],
+            ..Default::default()
+        };
+        let servers = Servers::parse(&args).unwrap();
+        let broker = servers.mqtt.brokers.first().unwrap();
+        assert_eq!(broker.query.as_ref().map(|query| query.as_str()), Some("token=hunter3"));
+        assert_eq!(broker.to_string(), "wss://broker.example:443/mqtt?(hidden)");
+        let shown = format!("{broker} {broker:?} {:?}", servers.mqtt);
+        assert!(!shown.contains("hunter"), "{shown}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use qanah_core::servers::{Host, ProxyChoice};
+use zeroize::Zeroizing;
 
 use super::MqttError;
 use super::identity::Identity;
@@ -44,7 +45,7 @@ impl Scheme {
     }
 }
 
-/// Where a broker is. Shown without user and password.
+/// Where a broker is. Shown without user and password and without what the query says.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct BrokerAddress {
     /// How it is spoken to.
@@ -55,10 +56,12 @@ pub(crate) struct BrokerAddress {
     pub(crate) port: u16,
     /// With WebSocket: the path, with its leading slash, or nothing.
     pub(crate) path: String,
+    /// With WebSocket: the query behind the path, without its `?`. It may hold a secret.
+    pub(crate) query: Option<Zeroizing<String>>,
     /// The user name, if one is needed.
     pub(crate) user: Option<String>,
     /// The password, if one is needed.
-    pub(crate) password: Option<String>,
+    pub(crate) password: Option<Zeroizing<String>>,
 }
 
 impl BrokerAddress {
@@ -71,24 +74,30 @@ impl BrokerAddress {
         }
     }
 
-    pub(super) fn uri(&self) -> String {
+    /// The whole URL but for user and password. Not to be shown: see [`BrokerAddress::query`].
+    pub(super) fn uri(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.with_query(self.query.as_ref().map(|query| query.as_str())))
+    }
+
+    fn with_query(&self, query: Option<&str>) -> String {
         let Self { scheme, host, port, .. } = self;
-        let path = match scheme {
-            Scheme::Ws | Scheme::Wss => self.path.as_str(),
-            Scheme::Mqtt | Scheme::Mqtts => "",
+        let (path, query) = match scheme {
+            Scheme::Ws | Scheme::Wss => (self.path.as_str(), query),
+            Scheme::Mqtt | Scheme::Mqtts => ("", None),
         };
+        let (mark, query) = query.map_or(("", ""), |query| ("?", query));
         let scheme = scheme.name();
         if host.contains(':') {
-            format!("{scheme}://[{host}]:{port}{path}")
+            format!("{scheme}://[{host}]:{port}{path}{mark}{query}")
         } else {
-            format!("{scheme}://{host}:{port}{path}")
+            format!("{scheme}://{host}:{port}{path}{mark}{query}")
         }
     }
 }
 
 impl fmt::Display for BrokerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.uri())
+        f.write_str(&self.with_query(self.query.as_ref().map(|_| "(hidden)")))
     }
 }
 

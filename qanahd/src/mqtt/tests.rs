@@ -297,7 +297,7 @@ async fn a_hostile_broker_is_survived() {
     let (port, connects) = broker.start();
     let mut address = local(port);
     address.user = Some("someone".into());
-    address.password = Some("secret words".into());
+    address.password = Some("secret words".to_owned().into());
     assert!(!format!("{address} {address:?}").contains("some"));
     let mut a = Peer::start(vec![address], &["inbox/a", "inbox/b"]);
     let connect = connects.recv_timeout(SOON).unwrap();
@@ -366,4 +366,30 @@ fn addresses_are_written_as_urls() {
     let mut ws = address(Scheme::Wss, "broker.example", 443);
     ws.path = String::from("/mqtt");
     assert_eq!(ws.to_string(), "wss://broker.example:443/mqtt");
+    ws.query = Some("token=hunter2".to_owned().into());
+    assert_eq!(ws.to_string(), "wss://broker.example:443/mqtt?(hidden)");
+    assert_eq!(ws.uri().as_str(), "wss://broker.example:443/mqtt?token=hunter2");
+}
+
+/// The token gets as far as the broker, and into no status.
+#[tokio::test]
+async fn a_secret_in_the_query_is_sent_and_not_shown() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut broker = address(Scheme::Ws, "127.0.0.1", listener.local_addr().unwrap().port());
+    broker.path = String::from("/mqtt");
+    broker.query = Some("token=hunter2".to_owned().into());
+    let request = tokio::task::spawn_blocking(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = vec![0; 1000];
+        let length = std::io::Read::read(&mut stream, &mut request).unwrap();
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    });
+    let a = Peer::start(vec![broker], &["a"]);
+    let request = request.await.unwrap();
+    assert!(request.starts_with("GET /mqtt?token=hunter2 HTTP/1.1\r\n"), "{request}");
+    until("the attempt fails", || a.signaling.status()[0].last_error.is_some()).await;
+    let status = format!("{:?}", a.signaling.status());
+    assert!(status.contains("/mqtt?(hidden)") && !status.contains("hunter2"), "{status}");
+    a.signaling.stop().await;
 }

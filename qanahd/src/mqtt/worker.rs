@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand_core::{OsRng, RngCore};
 use tokio::runtime::Handle;
+use zeroize::Zeroizing;
 
 use super::client::{Client, Connect, Tls, Version};
 use super::gate::Gate;
@@ -143,7 +144,7 @@ impl Worker {
         let address = &self.address;
         self.by_gate = self.proxied;
         if self.proxied {
-            let uri = CString::new(address.uri()).map_err(|error| error.to_string())?;
+            let uri = CString::new(address.uri().as_bytes()).map_err(|error| error.to_string())?;
             return Ok(vec![(None, uri)]);
         }
         let found = (address.host.as_str(), address.port)
@@ -158,12 +159,12 @@ impl Worker {
             found.iter().any(SocketAddr::is_ipv4) && found.iter().any(SocketAddr::is_ipv6);
         if by_name && is_mixed {
             self.by_gate = true;
-            let uri = CString::new(address.uri()).map_err(|error| error.to_string())?;
+            let uri = CString::new(address.uri().as_bytes()).map_err(|error| error.to_string())?;
             return Ok(vec![(None, uri)]);
         }
         let uris = found.into_iter().take(most).map(|ip| {
-            let text = if by_name { address.uri() } else { format!("mqtt://{ip}") };
-            Ok((Some(ip), CString::new(text).map_err(|error| error.to_string())?))
+            let text = if by_name { address.uri() } else { Zeroizing::new(format!("mqtt://{ip}")) };
+            Ok((Some(ip), CString::new(text.as_bytes()).map_err(|error| error.to_string())?))
         });
         uris.collect()
     }
@@ -196,7 +197,7 @@ impl Worker {
         };
         let tls = self.address.scheme.is_tls().then_some(tls);
         let user = optional_c_string(self.address.user.as_deref())?;
-        let password = self.address.password.as_ref().map(String::as_bytes);
+        let password = self.address.password.as_ref().map(|password| password.as_bytes());
         let proxy = self.gate.as_ref().map(Gate::url);
         let how = Connect { user: user.as_deref(), password, tls, proxy };
         client.connect(&how).map_err(End::failed)?;

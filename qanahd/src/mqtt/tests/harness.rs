@@ -107,6 +107,7 @@ pub(super) fn address(scheme: Scheme, host: &str, port: u16) -> BrokerAddress {
         host: host.into(),
         port,
         path: String::new(),
+        query: None,
         user: None,
         password: None,
     }
