@@ -131,10 +131,8 @@ impl Inbox {
         }
     }
 
-    /// Reports a change of a connection. When the channel is full it is lost, like everything else;
-    /// the status still tells.
-    /// Waits for room, so never from a thread of the library: a connection that came or went must
-    /// not be lost among messages. Nobody listens any more when the channel is closed.
+    /// Reports a change of a connection. Waits for room, so never from a thread of the library: a connection
+    /// that came or went must not be lost among messages. Nobody listens any more when the channel is closed.
     pub(super) fn report(&self, event: Event) {
         let _ = self.events.blocking_send(event);
     }
