@@ -282,8 +282,8 @@ impl Worker {
                 Work::Deadline => return End::failed("the broker does not answer subscriptions"),
                 Work::Network if fits_network() => {}
                 Work::Network => return End::Moved,
-                Work::Notice(Notice::Subscribed { refused }) => {
-                    open_requests = open_requests.saturating_sub(1);
+                Work::Notice(Notice::Subscribed { answers, refused }) => {
+                    open_requests = open_requests.saturating_sub(answers);
                     refused_topics += refused;
                     if refused > 0 {
                         tracing::warn!(broker = %self.address, refused, "the broker refused subscriptions");

@@ -162,7 +162,7 @@ pub(super) unsafe extern "C" fn on_subscribed5(
                 _ => usize::from(data.reasonCode >= 0x80),
             }
         });
-        context(user).mailbox.notify(Notice::Subscribed { refused });
+        context(user).mailbox.notify(Notice::Subscribed { answers: 1, refused });
     }
 }
 
@@ -171,7 +171,7 @@ pub(super) unsafe extern "C" fn on_not_subscribed5(
     _: *mut paho::MQTTAsync_failureData5,
 ) {
     // SAFETY: the library passes our context.
-    unsafe { context(user) }.mailbox.notify(Notice::Subscribed { refused: 1 });
+    unsafe { context(user) }.mailbox.notify(Notice::Subscribed { answers: 1, refused: 1 });
 }
 
 pub(super) unsafe extern "C" fn on_subscribed(
@@ -179,7 +179,7 @@ pub(super) unsafe extern "C" fn on_subscribed(
     _: *mut paho::MQTTAsync_successData,
 ) {
     // SAFETY: the library passes our context. The data is not touched: it may be a number or a list.
-    unsafe { context(user) }.mailbox.notify(Notice::Subscribed { refused: 0 });
+    unsafe { context(user) }.mailbox.notify(Notice::Subscribed { answers: 1, refused: 0 });
 }
 
 pub(super) unsafe extern "C" fn on_not_subscribed(
@@ -187,7 +187,7 @@ pub(super) unsafe extern "C" fn on_not_subscribed(
     _: *mut paho::MQTTAsync_failureData,
 ) {
     // SAFETY: the library passes our context.
-    unsafe { context(user) }.mailbox.notify(Notice::Subscribed { refused: 1 });
+    unsafe { context(user) }.mailbox.notify(Notice::Subscribed { answers: 1, refused: 1 });
 }
 
 pub(super) unsafe extern "C" fn on_tls_error(
