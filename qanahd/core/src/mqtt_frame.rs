@@ -3,16 +3,19 @@
 //!
 //! The broker is chosen by the user but not trusted. The library keeps what it is sent: a packet of any length until
 //! it is whole, and each message of QoS 2 until it is released. "Maximum Packet Size" (MQTT 5, section 3.1.2.11.4) is
-//! only a request. So lengths and kinds are judged here, by the fixed header (section 2.1), before the library sees
-//! anything.
+//! only a request. And it reads properties past the end of a packet that is wrong about their length. So lengths and
+//! kinds are judged here, by the fixed header (section 2.1), and then that everything in a packet lies within it,
+//! before the library sees anything.
 //!
 //! A PUBLISH that is too long is left out and the connection lives on: with MQTT 3.1.1 a broker passes on messages of any
 //! length, and a stranger must not be able to end our connection with one. Everything else that does not belong
 //! ends it.
 
 mod hello;
+mod read;
 
 pub use self::hello::{NotConnect, client_id};
+use self::read::At;
 
 /// Longest fixed header in bytes: the kind, and four bytes of length.
 const MAX_HEADER: usize = 5;
@@ -38,9 +41,9 @@ pub enum Refusal {
         /// The most that is read, with the fixed header.
         most: u32,
     },
-    /// A packet that is too short for its kind, or a message that ends within its topic.
-    #[error("the broker sends a packet of kind {kind} that is cut short")]
-    TooShort {
+    /// A packet that ends before all is there that belongs to its kind, or whose properties are none.
+    #[error("the broker sends a packet of kind {kind} that is not whole or not in order")]
+    Malformed {
         /// The kind (MQTT 5, table 2-1).
         kind: u8,
     },
@@ -57,9 +60,19 @@ pub enum Refusal {
     },
 }
 
+/// The version of MQTT that the library speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 5.
+    V5,
+    /// MQTT 3.1.1.
+    V311,
+}
+
 /// The way from a broker to the library. One for each connection. Holds one packet at most.
 #[derive(Debug)]
 pub struct Filter {
+    version: Version,
     most: u32,
     /// The packet that is coming, as far as it is here.
     packet: Vec<u8>,
@@ -73,9 +86,10 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// For packets of at most `most` bytes, fixed header and all.
-    pub fn new(most: u32) -> Self {
+    /// For packets of this version, of at most `most` bytes, fixed header and all.
+    pub fn new(version: Version, most: u32) -> Self {
         Self {
+            version,
             most,
             packet: Vec::new(),
             length: None,
@@ -131,7 +145,7 @@ impl Filter {
             }
         };
         if self.length == Some(self.packet.len()) {
-            judge_whole(&self.packet)?;
+            self.judge_whole()?;
             out.append(&mut self.packet);
             self.length = None;
         }
@@ -171,28 +185,61 @@ impl Filter {
             // The first packet, and no other (MQTT 5, section 3.2).
             (CONNACK, 0) if !self.greeted => self.greeted = true,
             (PUBLISH, _) if self.greeted && quality > 0 => return Err(Refusal::Quality(quality)),
-            (PUBLISH, _) | (SUBACK | UNSUBACK | PINGRESP | DISCONNECT, 0) if self.greeted => {}
+            // Before MQTT 5 only clients say this.
+            (DISCONNECT, 0) if self.version == Version::V5 && self.greeted => {}
+            (PUBLISH, _) | (SUBACK | UNSUBACK | PINGRESP, 0) if self.greeted => {}
             _ => return Err(Refusal::Unexpected { kind, flags }),
         }
         Ok(())
     }
+
+    /// Looks into a whole packet.
+    fn judge_whole(&self) -> Result<(), Refusal> {
+        let kind = self.packet.first().map_or(0, |first| first >> 4);
+        let digits = self.packet.iter().skip(1).take_while(|digit| **digit & 0x80 != 0).count();
+        let body = self.packet.get(digits + 2..).unwrap_or_default();
+        match is_sound(kind, body, self.version == Version::V5) {
+            Some(true) => Ok(()),
+            Some(false) | None => Err(Refusal::Malformed { kind }),
+        }
+    }
 }
 
-/// Looks at a whole packet: that its kind can be so short, and that the topic of a message lies within.
-fn judge_whole(packet: &[u8]) -> Result<(), Refusal> {
-    let kind = packet.first().map_or(0, |first| first >> 4);
-    let digits = packet.iter().skip(1).take_while(|digit| **digit & 0x80 != 0).count();
-    let body = packet.get(digits + 2..).unwrap_or_default();
-    let long_enough = match (kind, body) {
-        (PUBLISH, [high, low, rest @ ..]) => {
-            rest.len() >= usize::from(u16::from_be_bytes([*high, *low]))
+/// Whether the body of a packet is what belongs to its kind; `None` when it ends too soon.
+fn is_sound(kind: u8, body: &[u8], five: bool) -> Option<bool> {
+    let mut at = At(body);
+    match kind {
+        CONNACK => {
+            at.take(2)?;
+            // A broker that knows no MQTT 5 says so without properties.
+            if five && !at.0.is_empty() {
+                at.properties()?;
+            }
+            Some(at.0.is_empty())
         }
-        (CONNACK | UNSUBACK, _) => body.len() >= 2,
-        (SUBACK, _) => body.len() >= 3,
-        (PUBLISH, _) => false,
-        _ => true,
-    };
-    if long_enough { Ok(()) } else { Err(Refusal::TooShort { kind }) }
+        PUBLISH => {
+            at.string()?;
+            if five {
+                at.properties()?;
+            }
+            Some(true)
+        }
+        SUBACK | UNSUBACK => {
+            at.take(2)?;
+            if five {
+                at.properties()?;
+            }
+            // A code for each topic, but for UNSUBACK in MQTT 3.1.1.
+            Some(!at.0.is_empty() || (kind == UNSUBACK && !five))
+        }
+        DISCONNECT => {
+            if at.take(1).is_some() && !at.0.is_empty() {
+                at.properties()?;
+            }
+            Some(at.0.is_empty())
+        }
+        _ => Some(at.0.is_empty()),
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,17 @@
 //! How a client begins: the CONNECT packet (MQTT 5 and 3.1.1, section 3.1), as far as its client id.
 
+use super::read::{At, Endless};
+
 /// These bytes are no CONNECT packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no CONNECT packet")]
 pub struct NotConnect;
+
+impl From<Endless> for NotConnect {
+    fn from(_: Endless) -> Self {
+        Self
+    }
+}
 
 /// Most bytes of properties in a CONNECT that is read.
 const MAX_PROPERTIES: usize = 256;
@@ -36,37 +44,4 @@ pub fn client_id(bytes: &[u8]) -> Result<Option<&[u8]>, NotConnect> {
         }
     }
     Ok(at.string())
-}
-
-/// What has not been read yet.
-struct At<'a>(&'a [u8]);
-
-impl<'a> At<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    /// A variable byte integer (MQTT 5, section 1.5.5).
-    fn number(&mut self) -> Result<Option<usize>, NotConnect> {
-        let mut number = 0;
-        for shift in [0, 7, 14, 21] {
-            let Some([digit]) = self.take(1) else {
-                return Ok(None);
-            };
-            number |= usize::from(digit & 0x7f) << shift;
-            if digit & 0x80 == 0 {
-                return Ok(Some(number));
-            }
-        }
-        Err(NotConnect)
-    }
-
-    fn string(&mut self) -> Option<&'a [u8]> {
-        let [high, low] = self.take(2)? else {
-            return None;
-        };
-        self.take(usize::from(u16::from_be_bytes([*high, *low])))
-    }
 }

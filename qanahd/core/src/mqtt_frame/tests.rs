@@ -27,7 +27,7 @@ fn digits(mut length: u32) -> Vec<u8> {
 
 fn publish(first: u8, topic: &[u8], payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(topic.len()).unwrap().to_be_bytes();
-    packet(first, &[&length, topic, payload].concat())
+    packet(first, &[&length, topic, &[0], payload].concat())
 }
 
 fn connack() -> Vec<u8> {
@@ -36,7 +36,11 @@ fn connack() -> Vec<u8> {
 
 /// What passes of these bytes, in pieces of that size.
 fn pass(bytes: &[u8], piece: usize) -> (Vec<u8>, Option<Refusal>, u64) {
-    let mut filter = Filter::new(MOST);
+    pass_in(Version::V5, bytes, piece)
+}
+
+fn pass_in(version: Version, bytes: &[u8], piece: usize) -> (Vec<u8>, Option<Refusal>, u64) {
+    let mut filter = Filter::new(version, MOST);
     let mut out = Vec::new();
     let mut refused = None;
     for piece in bytes.chunks(piece.max(1)) {
@@ -63,9 +67,10 @@ fn what_a_broker_says_to_such_a_client_passes_as_it_is() {
         publish(0x30, b"inbox/a", b"hello"),
         publish(0x31, b"inbox/a", &[7; 250]),
         publish(0x30, b"", b""),
-        packet(0xb0, &[0, 2]),
+        packet(0x30, &[0, 1, b'a', 7, 1, 1, 2, 0, 0, 0, 9, b'x']),
+        packet(0xb0, &[0, 2, 0, 0x11]),
         packet(0xd0, &[]),
-        packet(0xe0, &[0x8b, 0]),
+        packet(0xe0, &[0x8b, 9, 31, 0, 1, b'r', 38, 0, 0, 0, 0]),
     ]
     .concat();
     for piece in [1, 2, 3, 7, 1000] {
@@ -81,13 +86,13 @@ fn half_a_packet_does_not_pass() {
 
 #[test]
 fn a_message_that_is_too_long_is_left_out_and_the_next_one_passes() {
-    let most = publish(0x30, b"a", &[1; 294]);
+    let most = publish(0x30, b"a", &[1; 293]);
     assert_eq!(most.len(), MOST as usize);
-    let more = publish(0x30, b"a", &[2; 295]);
+    let more = publish(0x30, b"a", &[2; 294]);
     let all = [connack(), most.clone(), more, most.clone()].concat();
     assert_eq!(pass(&all, 64), ([connack(), most.clone(), most.clone()].concat(), None, 1));
     // The longest there can be, of which nothing is kept.
-    let mut filter = Filter::new(MOST);
+    let mut filter = Filter::new(Version::V5, MOST);
     let mut out = Vec::new();
     filter.push(&connack(), &mut out).unwrap();
     filter.push(&[&[0x30][..], &digits(268_435_455)].concat(), &mut out).unwrap();
@@ -102,6 +107,7 @@ fn a_message_that_is_too_long_is_left_out_and_the_next_one_passes() {
 
 #[test]
 fn what_does_not_belong_is_refused_and_says_why() {
+    let malformed = |kind| Some(Refusal::Malformed { kind });
     let unexpected = |kind, flags| Some(Refusal::Unexpected { kind, flags });
     for (bytes, reason) in [
         (publish(0x34, b"a", b"\0\x01x"), Some(Refusal::Quality(2))),
@@ -110,10 +116,23 @@ fn what_does_not_belong_is_refused_and_says_why() {
         (vec![0x30, 0x80, 0x80, 0x80, 0x80], Some(Refusal::Length)),
         (vec![0xd0, 0xff, 0xff, 0xff, 0xff, 0xff], Some(Refusal::Length)),
         (packet(0x90, &[0; 400]), Some(Refusal::TooLong { length: 400, most: MOST })),
-        (packet(0x90, &[0, 1]), Some(Refusal::TooShort { kind: 9 })),
-        (packet(0xb0, &[0]), Some(Refusal::TooShort { kind: 11 })),
-        (packet(0x30, &[0]), Some(Refusal::TooShort { kind: 3 })),
-        (packet(0x30, &[0, 5, b'a']), Some(Refusal::TooShort { kind: 3 })),
+        (packet(0x90, &[0, 1]), malformed(9)),
+        (packet(0x90, &[0, 1, 0]), malformed(9)),
+        (packet(0xb0, &[0]), malformed(11)),
+        (packet(0xb0, &[0, 1, 0]), malformed(11)),
+        (packet(0x30, &[0]), malformed(3)),
+        (packet(0x30, &[0, 5, b'a']), malformed(3)),
+        (packet(0xd0, &[0]), malformed(13)),
+        (packet(0xe0, &[0, 0, 0]), malformed(14)),
+        // Properties that go on after the end of the packet, of the list, or for ever, and one that nobody knows.
+        (packet(0x30, &[0, 1, b'a']), malformed(3)),
+        (packet(0x30, &[0, 1, b'a', 5, 2, 0]), malformed(3)),
+        (packet(0x30, &[0, 1, b'a', 1, 2, 0, 0, 0, 0]), malformed(3)),
+        (packet(0x30, &[0, 1, b'a', 0xff, 0xff, 0xff, 0x7f, 1, 1, 1, 1]), malformed(3)),
+        (packet(0x30, &[0, 1, b'a', 0xff, 0xff, 0xff, 0xff, 0xff]), malformed(3)),
+        (packet(0x30, &[0, 1, b'a', 4, 38, 0, 1, b'k']), malformed(3)),
+        (packet(0x30, &[0, 1, b'a', 2, 7, 7]), malformed(3)),
+        (packet(0xe0, &[0x8b, 4, 31, 0, 9, b'r']), malformed(14)),
         (connack(), unexpected(2, 0)),
         (packet(0x62, &[0, 1]), unexpected(6, 2)),
         (packet(0x10, &[0, 4]), unexpected(1, 0)),
@@ -126,16 +145,37 @@ fn what_does_not_belong_is_refused_and_says_why() {
     for first in [packet(0xd0, &[]), publish(0x30, b"a", b""), b"HTTP/1.1 400".to_vec()] {
         assert!(matches!(pass(&first, 9).1, Some(Refusal::Unexpected { .. })), "{first:x?}");
     }
-    assert_eq!(pass(&packet(0x20, &[0]), 9).1, Some(Refusal::TooShort { kind: 2 }));
+    for body in [&[0][..], &[0, 0, 9], &[0, 0, 1, 39], &[0, 0, 0, 0]] {
+        assert_eq!(pass(&packet(0x20, body), 9).1, malformed(2));
+    }
+}
+
+#[test]
+fn mqtt_3_1_1_has_neither_properties_nor_words_of_parting() {
+    let old = Version::V311;
+    let all = [
+        packet(0x20, &[0, 0]),
+        packet(0x90, &[0, 1, 0]),
+        packet(0x30, &[0, 1, b'a']),
+        packet(0x31, &[0, 1, b'a', 0xff, 0xff]),
+        packet(0xb0, &[0, 2]),
+        packet(0xd0, &[]),
+    ]
+    .concat();
+    assert_eq!(pass_in(old, &all, 3), (all.clone(), None, 0));
+    let refused = |bytes: Vec<u8>| pass_in(old, &[packet(0x20, &[0, 0]), bytes].concat(), 99).1;
+    assert_eq!(refused(packet(0xe0, &[])), Some(Refusal::Unexpected { kind: 14, flags: 0 }));
+    assert_eq!(refused(packet(0x90, &[0, 1])), Some(Refusal::Malformed { kind: 9 }));
+    assert_eq!(pass_in(old, &connack(), 99).1, Some(Refusal::Malformed { kind: 2 }));
 }
 
 fn good() -> impl Strategy<Value = Vec<u8>> {
     let bytes = |most| prop::collection::vec(any::<u8>(), 0..most);
     prop_oneof![
         (bytes(20), bytes(600)).prop_map(|(topic, payload)| publish(0x30, &topic, &payload)),
-        bytes(40).prop_map(|codes| packet(0x90, &[&[0, 1, 0][..], &codes].concat())),
+        bytes(40).prop_map(|codes| packet(0x90, &[&[0, 1, 0, 0][..], &codes].concat())),
         Just(packet(0xd0, &[])),
-        bytes(20).prop_map(|body| packet(0xe0, &body)),
+        any::<u8>().prop_map(|code| packet(0xe0, &[code])),
     ]
 }
 
