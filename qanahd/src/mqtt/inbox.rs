@@ -137,6 +137,11 @@ impl Inbox {
         let _ = self.events.blocking_send(event);
     }
 
+    /// Counts messages that were left out before they came here.
+    pub(super) fn count_ignored(&self, messages: u64) {
+        self.ignored.fetch_add(messages, Ordering::Relaxed);
+    }
+
     pub(super) fn count_unsent(&self) {
         self.unsent.fetch_add(1, Ordering::Relaxed);
     }

@@ -23,6 +23,8 @@ pub(super) struct Publication {
 /// What the library has to say.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Notice {
+    /// The gate has news.
+    Gate,
     /// CONNACK: welcome.
     Connected,
     /// The attempt failed; `version` when another protocol version may help.

@@ -1,20 +1,15 @@
 //! Which brokers, how to reach them and whom to trust.
 
-use std::ffi::CString;
 use std::fmt;
-use std::io::Read;
 use std::net::IpAddr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use qanah_core::servers::{Host, ProxyChoice};
 use zeroize::Zeroizing;
 
 use super::MqttError;
 use super::identity::Identity;
-
-/// A CA file larger than this is not one.
-const MAX_CA_FILE: u64 = 1 << 20;
+use super::trust::Trust;
 
 /// How a broker is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +28,11 @@ impl Scheme {
     /// Whether the connection is encrypted and the broker's certificate verified.
     pub(crate) fn is_tls(self) -> bool {
         matches!(self, Self::Mqtts | Self::Wss)
+    }
+
+    /// Whether MQTT travels in a WebSocket.
+    pub(crate) fn is_websocket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
     }
 
     fn name(self) -> &'static str {
@@ -137,48 +137,5 @@ impl Settings {
             trust.identity = Some(Identity::new(cert, key)?);
         }
         Ok(trust)
-    }
-}
-
-/// What TLS needs, as the library wants it: whom to trust (without file and path OpenSSL's default
-/// places), and who we are.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Trust {
-    /// A PEM file.
-    pub(super) ca_file: Option<CString>,
-    /// Directories, separated by colons.
-    pub(super) ca_path: Option<CString>,
-    /// Our own certificate.
-    pub(super) identity: Option<Identity>,
-}
-
-/// Where distributions keep the system's certificates in the hashed form that OpenSSL looks up:
-/// Debian, Arch, SUSE and Alpine; OpenSSL's own name for it on Debian; Fedora.
-const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs:/usr/lib/ssl/certs:/etc/pki/tls/certs";
-
-impl Trust {
-    /// The library reads either a given trust store or OpenSSL's defaults, not both. But a trust store
-    /// may be a file and directories at once, so with a CA file the system's directories are given too.
-    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, MqttError> {
-        let Some(path) = ca_file else {
-            return Ok(Self::default());
-        };
-        let failed = |source| MqttError::CaFile { path: path.to_owned(), source };
-        let mut text = Vec::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
-        file.take(MAX_CA_FILE).read_to_end(&mut text).map_err(failed)?;
-        let marker: &[u8] = b"-----BEGIN CERTIFICATE-----";
-        if !text.windows(marker.len()).any(|window| window == marker) {
-            return Err(MqttError::NoCertificate { path: path.to_owned() });
-        }
-        // The library opens it again at each connect, perhaps from another directory.
-        let absolute = std::path::absolute(path).map_err(failed)?;
-        let no_nul = |bytes: &[u8]| CString::new(bytes).map_err(|error| failed(error.into()));
-        let system = std::env::var("SSL_CERT_DIR").unwrap_or_else(|_| SYSTEM_CERTIFICATES.into());
-        Ok(Self {
-            ca_file: Some(no_nul(absolute.as_os_str().as_bytes())?),
-            ca_path: Some(no_nul(system.as_bytes())?),
-            identity: None,
-        })
     }
 }

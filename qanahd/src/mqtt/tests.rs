@@ -1,6 +1,8 @@
 //! Against a real mosquitto, and against brokers and publishers that mean harm.
 
+mod gate;
 mod harness;
+mod hostile;
 mod proxy;
 mod tls;
 
@@ -278,37 +280,6 @@ async fn a_message_comes_through_every_broker_that_works() {
     a.signaling.publish("inbox/a", b"once".to_vec());
     assert_eq!(a.message().await.1, b"once");
     assert_eq!(a.signaling.counters().unsent, 0);
-    a.signaling.stop().await;
-}
-
-#[tokio::test]
-async fn a_hostile_broker_is_survived() {
-    let _one = ONE_AT_A_TIME.lock().await;
-    let packets = vec![
-        (0x30, publish5(b"inbox/\xff\xfe", b"not UTF-8")),
-        (0x30, publish5(b"inbox/\0a", b"NUL")),
-        (0x30, publish5(b"", b"no topic")),
-        (0x30, publish5(b"inbox/other", b"never asked for")),
-        (0x31, publish5(b"inbox/a", b"retained")),
-        (0x30, publish5(b"inbox/a", &vec![9; 300_000])),
-        (0x30, publish5(b"inbox/a", b"fine")),
-    ];
-    let broker = FakeBroker { level: 5, short: 1, packets, topics: 2 };
-    let (port, connects) = broker.start();
-    let mut address = local(port);
-    address.user = Some("someone".into());
-    address.password = Some("secret words".to_owned().into());
-    assert!(!format!("{address} {address:?}").contains("some"));
-    let mut a = Peer::start(vec![address], &["inbox/a", "inbox/b"]);
-    let connect = connects.recv_timeout(SOON).unwrap();
-    let connect = String::from_utf8_lossy(&connect);
-    assert!(connect.ends_with("\0\u{7}someone\0\u{c}secret words"), "{connect:?}");
-    // The answer to the subscriptions and the messages race; both must come.
-    let mut events = [a.next().await, a.next().await];
-    events.sort_by_key(|event| matches!(event, Event::Message { .. }));
-    let fine = Event::Message { topic: "inbox/a".into(), payload: b"fine".to_vec() };
-    assert_eq!(events, [Event::Connected { broker: 0 }, fine]);
-    assert_eq!(a.signaling.counters().ignored, 6);
     a.signaling.stop().await;
 }
 
