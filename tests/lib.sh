@@ -77,7 +77,7 @@ need_rust() {
 
 # What the build needs, and what the lab needs (used by those who read this file).
 # shellcheck disable=SC2034
-BUILD_PACKAGES=(build-essential cmake pkg-config libssl-dev ca-certificates)
+BUILD_PACKAGES=(build-essential cmake ca-certificates)
 # shellcheck disable=SC2034
 LAB_PACKAGES=(iproute2 iputils-ping iperf3 nftables util-linux mosquitto mosquitto-clients coturn conntrack)
 # What the tests need beside the lab.

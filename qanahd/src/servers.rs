@@ -138,8 +138,10 @@ fn parse<T: std::str::FromStr<Err = ServerError>>(
     option: &'static str,
     text: &str,
 ) -> Result<T, ServersError> {
-    // The URL of a broker or a proxy may hold a password.
-    let value = (!matches!(option, "signal-server" | "proxy")).then(|| text.to_owned());
+    // The URL of a broker or a proxy may hold a password; and where none belongs, somebody may have written
+    // one all the same, before an `@`.
+    let may_hold_password = matches!(option, "signal-server" | "proxy") || text.contains('@');
+    let value = (!may_hold_password).then(|| text.to_owned());
     text.parse().map_err(|error| ServersError::Text { option, value, error })
 }
 
@@ -238,9 +240,10 @@ fn address(url: &BrokerUrl) -> BrokerAddress {
         },
         host,
         port: url.port(),
-        path: url.path(),
+        path: url.path().to_owned(),
+        query: url.query().cloned(),
         user: url.username().map(str::to_owned),
-        password: url.password().map(str::to_owned),
+        password: url.password().cloned(),
     }
 }
 
@@ -261,6 +264,9 @@ mod tests {
         let error = |args: ServerArgs| Servers::parse(&args).err().unwrap().to_string();
         let stun = error(ServerArgs { stun: vec!["nonsense".into()], ..Default::default() });
         assert!(stun.starts_with("--stun nonsense: "), "{stun}");
+        let password =
+            ServerArgs { stun: vec!["stun:u:hunter2@host".into()], ..Default::default() };
+        assert!(!error(password).contains("hunter2"));
         let with_turn = |url: &str| ServerArgs {
             turn_url: vec![url.into()],
             turn_username: Some("u".into()),
@@ -271,6 +277,11 @@ mod tests {
         assert!(
             dtls.starts_with("--turn-url: turns:example.com") && dtls.contains("DTLS"),
             "{dtls}"
+        );
+        let password = error(with_turn("turn:u:hunter2@host"));
+        assert!(
+            password.starts_with("--turn-url: ") && !password.contains("hunter2"),
+            "{password}"
         );
         let none = ServerArgs { turn_credential: Some(String::new()), ..with_turn("turn:a") };
         let both = ServerArgs { turn_secret: Some("s".into()), ..with_turn("turn:a") };
@@ -336,6 +347,20 @@ mod tests {
         assert!(environment.contains("--proxy none") && !environment.contains("hunter2"));
         let option = parse(Some("https://u:hunter2@p:1"), None).err().unwrap();
         assert!(option.starts_with("--proxy: ") && !option.contains("hunter2"), "{option}");
+    }
+
+    #[test]
+    fn what_the_query_of_a_broker_says_is_kept_and_never_shown() {
+        let args = ServerArgs {
+            signal_server: vec!["wss://joe:hunter2@broker.example/mqtt?token=hunter3".into()],
+            ..Default::default()
+        };
+        let servers = Servers::parse(&args).unwrap();
+        let broker = servers.mqtt.brokers.first().unwrap();
+        assert_eq!(broker.query.as_ref().map(|query| query.as_str()), Some("token=hunter3"));
+        assert_eq!(broker.to_string(), "wss://broker.example:443/mqtt?(hidden)");
+        let shown = format!("{broker} {broker:?} {:?}", servers.mqtt);
+        assert!(!shown.contains("hunter"), "{shown}");
     }
 
     #[test]

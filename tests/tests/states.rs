@@ -137,7 +137,7 @@ tunnel peer1 up # s, MTU #, #/#, fd00::#/#
         mesh.broker.take().map_or(Ok(()), qanah_tests::servers::Broker::stop)?;
         let no_broker = connected.replace(
             "connected for # s\n\n",
-            "not connected for # s: TCP/TLS connect\n  failure\n\n",
+            "not connected for # s: cannot connect:\n  Connection refused (os error #)\n\n",
         );
         says(place, "status", 0, &no_broker)?;
         mesh.broker = Some(lab.broker()?);

@@ -9,6 +9,7 @@ pub mod frame;
 pub mod handshake;
 pub mod key;
 pub mod mesh;
+pub mod mqtt_frame;
 pub mod offload;
 pub mod packet;
 pub mod plan;

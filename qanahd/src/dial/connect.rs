@@ -42,7 +42,8 @@ pub(super) async fn through(
     }
 }
 
-/// Reads the head of the answer and not a byte more of it than there must be.
+/// Reads the head of the answer. What comes with it is read too: after a yes that is an error, after a no it is
+/// the page that tells why, and of no use.
 async fn read_status(stream: &mut (impl AsyncRead + Unpin)) -> Result<u16, DialError> {
     let mut head = Vec::new();
     loop {

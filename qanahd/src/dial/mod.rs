@@ -10,6 +10,7 @@ mod tcp;
 mod tests;
 
 use std::io;
+use std::net::SocketAddr;
 
 use qanah_core::servers::{Host, ProxyChoice};
 use tokio::net::TcpStream;
@@ -107,9 +108,21 @@ impl Dialer {
         })
     }
 
+    /// Connects to the first of these addresses that answers, without a proxy. As for time, see
+    /// [`dial`](Self::dial).
+    ///
+    /// # Errors
+    /// See [`DialError::Connect`].
+    pub(crate) async fn dial_addresses(
+        &self,
+        addresses: &[SocketAddr],
+    ) -> Result<TcpStream, DialError> {
+        tcp::connect_any(addresses, self.fw_mark).await.map_err(DialError::Connect)
+    }
+
     async fn straight(&self, host: &Host, port: u16) -> Result<TcpStream, DialError> {
         let addresses = self.resolver.wait_for(&format!("{host}:{port}")).await;
         let addresses = addresses.map_err(|_| DialError::Name(host.to_string()))?;
-        tcp::connect_any(&addresses, self.fw_mark).await.map_err(DialError::Connect)
+        self.dial_addresses(&addresses).await
     }
 }

@@ -33,12 +33,14 @@ const MAX_BUFFERED: c_int = 32;
 /// A client is declared dead by the library at most two and a half of these after the last sign of life.
 const KEEP_ALIVE_SECONDS: c_int = 20;
 
-/// Time for one connection attempt, from TCP to CONNACK. The library looks at it every three seconds.
+/// Time for the broker to welcome us: the connection to it is there by then. The library looks at it every three
+/// seconds.
 const CONNECT_TIMEOUT_SECONDS: c_int = 8;
 
 /// The largest MQTT packet that a broker may send us (MQTT 5, section 3.1.2.11.4): the largest payload
-/// that is read at all, and room for topic and properties. Larger ones are dropped by the broker.
-const MAX_PACKET_SIZE: u32 = 4096 + 1024;
+/// that is read at all, and room for topic and properties. Larger ones are dropped by the broker, or else by
+/// the gate.
+pub(super) const MAX_PACKET_SIZE: u32 = 4096 + 1024;
 const _: () = assert!(super::MAX_PAYLOAD == 4096);
 
 /// Creating a client while another thread destroys the last one races inside the library, which then
@@ -54,26 +56,10 @@ pub(super) enum Version {
     V311,
 }
 
-/// How to reach and trust a broker. Owned strings that live across one call.
+/// How to log in at a broker.
 pub(super) struct Connect<'a> {
     pub(super) user: Option<&'a CStr>,
     pub(super) password: Option<&'a [u8]>,
-    /// Set for `mqtts` and `wss`.
-    pub(super) tls: Option<Tls<'a>>,
-    /// The URL of an HTTP proxy.
-    pub(super) proxy: Option<&'a CStr>,
-}
-
-/// The trust store: both empty means OpenSSL's own default places.
-pub(super) struct Tls<'a> {
-    /// A PEM file that is trusted beside the directories.
-    pub(super) ca_file: Option<&'a CStr>,
-    /// Directories of hashed certificates, separated by colons.
-    pub(super) ca_path: Option<&'a CStr>,
-    /// A PEM file with our own certificate.
-    pub(super) cert_file: Option<&'a CStr>,
-    /// A PEM file with its key.
-    pub(super) key_file: Option<&'a CStr>,
 }
 
 /// A return code of the library, as its own text.
@@ -82,6 +68,9 @@ pub(super) struct Code(c_int);
 
 impl std::fmt::Display for Code {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0 == paho::MQTTASYNC_DISCONNECTED {
+            return f.write_str("connection lost");
+        }
         // SAFETY: takes any number; returns NULL or a static string.
         let text = unsafe { text(paho::MQTTAsync_strerror(self.0)) };
         match text {
@@ -111,7 +100,7 @@ impl Client {
         mailbox: Arc<Mailbox>,
         inbox: Arc<Inbox>,
     ) -> Result<Self, Code> {
-        let context = Box::new(Context { mailbox, inbox, tls_error: Mutex::new(None) });
+        let context = Box::new(Context { mailbox, inbox });
         let mut options = paho::MQTTAsync_createOptions {
             MQTTVersion: wire_version(version),
             maxBufferedMessages: MAX_BUFFERED,
@@ -155,18 +144,6 @@ impl Client {
 
     /// Starts to connect. The end is a `Notice::Connected` or `Notice::Refused`.
     pub(super) fn connect(&self, how: &Connect<'_>) -> Result<(), Code> {
-        let mut ssl = how.tls.as_ref().map(|tls| paho::MQTTAsync_SSLOptions {
-            trustStore: or_null(tls.ca_file),
-            CApath: or_null(tls.ca_path),
-            keyStore: or_null(tls.cert_file),
-            privateKey: or_null(tls.key_file),
-            // The certificate is checked by OpenSSL, the host name by the library: both are needed.
-            enableServerCertAuth: 1,
-            verify: 1,
-            ssl_error_cb: Some(on_tls_error),
-            ssl_error_context: self.context(),
-            ..Default::default()
-        });
         let mut size = properties(paho::MQTTPropertyCodes_MQTTPROPERTY_CODE_MAXIMUM_PACKET_SIZE);
         let mut options = match self.version {
             Version::V5 => paho::MQTTAsync_connectOptions {
@@ -185,10 +162,6 @@ impl Client {
         options.keepAliveInterval = KEEP_ALIVE_SECONDS;
         options.connectTimeout = CONNECT_TIMEOUT_SECONDS;
         options.context = self.context();
-        options.ssl = ssl.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
-        // The library takes the first without TLS and the second with it.
-        options.httpProxy = or_null(how.proxy);
-        options.httpsProxy = or_null(how.proxy);
         options.username = or_null(how.user);
         if let Some(password) = how.password {
             options.binarypwd.len = c_int::try_from(password.len()).unwrap_or(0);
@@ -275,11 +248,6 @@ impl Client {
                 ptr::null_mut(),
             )
         })
-    }
-
-    /// What OpenSSL said since the client was made.
-    pub(super) fn tls_error(&self) -> Option<String> {
-        self.context.tls_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

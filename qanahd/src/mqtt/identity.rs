@@ -1,9 +1,7 @@
 //! The certificate by which a broker knows us.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -32,22 +30,34 @@ impl IdentityError {
     }
 }
 
-/// A certificate and its private key, as the library wants them: paths, which it reads at each connect.
+/// A certificate and its private key: files.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
     /// A PEM file: our certificate and those that lead to its CA.
-    pub(super) cert_file: CString,
+    cert_file: PathBuf,
     /// A PEM file.
-    pub(super) key_file: CString,
+    key_file: PathBuf,
 }
 
 impl Identity {
     /// Looks whether these files can be used.
     ///
     /// # Errors
-    /// When a file cannot be read or holds something else, when others than its owner (root or the user of
-    /// the daemon) may read the key, when the key has a password or is that of another certificate.
+    /// Those of [`load`](Self::load).
     pub(super) fn new(cert_file: &Path, key_file: &Path) -> Result<Self, IdentityError> {
+        let identity = Self { cert_file: absolute(cert_file)?, key_file: absolute(key_file)? };
+        identity.load()?;
+        Ok(identity)
+    }
+
+    /// What is in the files now.
+    ///
+    /// # Errors
+    /// When a file cannot be read or holds something else, when others than its owner (root or the user of
+    /// the daemon) may read the key, when the key has a password, is of a kind that is not known here, or is that of
+    /// another certificate.
+    pub(super) fn load(&self) -> Result<Pair, IdentityError> {
+        let Self { cert_file, key_file } = self;
         let text = read(cert_file, |_| Ok(()))?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
         let chain = chain.map_err(|error| IdentityError::new(cert_file, error))?;
@@ -55,7 +65,6 @@ impl Identity {
             return Err(IdentityError::new(cert_file, "there is no PEM certificate in it"));
         }
         let text = read(key_file, is_private)?;
-        // The library would ask the terminal for it.
         let marker = b"ENCRYPTED";
         if text.windows(marker.len()).any(|window| window == marker) {
             let reason = "the key has a password; take it off (openssl pkey -in OLD -out NEW)";
@@ -63,17 +72,20 @@ impl Identity {
         }
         let key = PrivateKeyDer::from_pem_slice(&text)
             .map_err(|_| IdentityError::new(key_file, "there is no PEM private key in it"))?;
-        // Kinds of keys that only OpenSSL knows are for it to judge.
         let provider = rustls::crypto::ring::default_provider();
-        if let Err(TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
-            CertifiedKey::from_der(chain, key, &provider)
-        {
-            let reason = format!("the key is not that of {}", cert_file.display());
-            return Err(IdentityError::new(key_file, reason));
+        match CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider) {
+            Ok(_) => Ok((chain, key)),
+            Err(TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                let reason = format!("the key is not that of {}", cert_file.display());
+                Err(IdentityError::new(key_file, reason))
+            }
+            Err(error) => Err(IdentityError::new(key_file, error)),
         }
-        Ok(Self { cert_file: absolute(cert_file)?, key_file: absolute(key_file)? })
     }
 }
+
+/// Our certificate, with those that lead to its CA, and its key.
+type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn is_private(file: &File) -> Result<(), String> {
     let found = file.metadata().map_err(|error| error.to_string())?;
@@ -101,9 +113,7 @@ fn read(
     Ok(text)
 }
 
-/// The library opens it at each connect, perhaps from another directory.
-fn absolute(path: &Path) -> Result<CString, IdentityError> {
-    let absolute = std::path::absolute(path).map_err(|error| IdentityError::new(path, error))?;
-    CString::new(absolute.as_os_str().as_bytes())
-        .map_err(|_| IdentityError::new(path, "the name holds a NUL"))
+/// The file is opened again at each connect, perhaps from another directory.
+fn absolute(path: &Path) -> Result<PathBuf, IdentityError> {
+    std::path::absolute(path).map_err(|error| IdentityError::new(path, error))
 }

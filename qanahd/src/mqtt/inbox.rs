@@ -131,12 +131,15 @@ impl Inbox {
         }
     }
 
-    /// Reports a change of a connection. When the channel is full it is lost, like everything else;
-    /// the status still tells.
-    /// Waits for room, so never from a thread of the library: a connection that came or went must
-    /// not be lost among messages. Nobody listens any more when the channel is closed.
+    /// Reports a change of a connection. Waits for room, so never from a thread of the library: a connection
+    /// that came or went must not be lost among messages. Nobody listens any more when the channel is closed.
     pub(super) fn report(&self, event: Event) {
         let _ = self.events.blocking_send(event);
+    }
+
+    /// Counts messages that were left out before they came here.
+    pub(super) fn count_ignored(&self, messages: u64) {
+        self.ignored.fetch_add(messages, Ordering::Relaxed);
     }
 
     pub(super) fn count_unsent(&self) {

@@ -9,8 +9,9 @@ use std::time::Instant;
 /// library, so more than a few mean that the broker does not read.
 const MAX_OUTGOING: usize = 128;
 
-/// Notices answer requests of the worker, of which few are open at once.
-const MAX_NOTICES: usize = 512;
+/// Notices of one connection are few: the answers to subscriptions, of which there may be thousands, are counted.
+/// What is more than this is a broker's doing.
+const MAX_NOTICES: usize = 64;
 
 /// One message for every connected broker.
 #[derive(Debug)]
@@ -22,12 +23,14 @@ pub(super) struct Publication {
 /// What the library has to say.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Notice {
+    /// The gate has news.
+    Gate,
     /// CONNACK: welcome.
     Connected,
     /// The attempt failed; `version` when another protocol version may help.
     Refused { version: bool, reason: String },
-    /// A request for topics was answered; so many were refused.
-    Subscribed { refused: usize },
+    /// So many requests for topics were answered, and so many topics refused.
+    Subscribed { answers: usize, refused: usize },
     /// The broker ends the connection and says why (MQTT 5).
     Dismissed(String),
     /// The connection is gone.
@@ -55,6 +58,9 @@ struct State {
     topics_changed: bool,
     network_changed: bool,
     notices: VecDeque<Notice>,
+    /// Answers to subscriptions that the worker has not seen yet, and topics refused in them.
+    answers: usize,
+    refused: usize,
     outgoing: VecDeque<Arc<Publication>>,
 }
 
@@ -70,11 +76,19 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From the library's threads.
+    /// From the library's threads. The end of a connection is never left out.
     pub(super) fn notify(&self, notice: Notice) {
         let mut state = self.lock();
-        if state.notices.len() < MAX_NOTICES {
-            state.notices.push_back(notice);
+        match notice {
+            Notice::Subscribed { answers, refused } => {
+                state.answers = state.answers.saturating_add(answers);
+                state.refused = state.refused.saturating_add(refused);
+            }
+            // Twice gone is as good as once: there is one place more at most.
+            Notice::Lost if state.notices.contains(&Notice::Lost) => {}
+            Notice::Lost => state.notices.push_back(Notice::Lost),
+            notice if state.notices.len() < MAX_NOTICES => state.notices.push_back(notice),
+            _ => {}
         }
         self.wake.notify_one();
     }
@@ -117,6 +131,7 @@ impl Mailbox {
     pub(super) fn reset(&self) {
         let mut state = self.lock();
         state.notices.clear();
+        (state.answers, state.refused) = (0, 0);
         state.topics_changed = false;
     }
 
@@ -131,6 +146,11 @@ impl Mailbox {
             }
             if let Some(notice) = state.notices.pop_front().filter(|_| !state.stop) {
                 return Work::Notice(notice);
+            }
+            if state.answers > 0 && !state.stop {
+                let (answers, refused) = (state.answers, state.refused);
+                (state.answers, state.refused) = (0, 0);
+                return Work::Notice(Notice::Subscribed { answers, refused });
             }
             if std::mem::take(&mut state.network_changed) {
                 return Work::Network;
@@ -154,5 +174,39 @@ impl Mailbox {
                 }
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever is in 3000 networks asks a broker of MQTT 3.1.1 for as many topics, one by one, before it looks
+    /// at the answers.
+    #[test]
+    fn no_answer_and_no_end_is_lost_however_many_come() {
+        let mailbox = Mailbox::default();
+        for answer in 0..3000 {
+            mailbox.notify(Notice::Subscribed { answers: 1, refused: usize::from(answer < 7) });
+            mailbox.notify(Notice::Dismissed(String::from("goodbye")));
+            mailbox.notify(Notice::Lost);
+        }
+        let now = Some(Instant::now());
+        let (mut ends, mut notices) = (0, 0);
+        loop {
+            match mailbox.next(now) {
+                Work::Notice(Notice::Subscribed { answers, refused }) => {
+                    assert_eq!((answers, refused), (3000, 7));
+                }
+                Work::Notice(notice) => {
+                    ends += usize::from(notice == Notice::Lost);
+                    notices += 1;
+                }
+                Work::Deadline => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(ends, 1);
+        assert!(notices <= MAX_NOTICES + 1, "{notices}");
     }
 }

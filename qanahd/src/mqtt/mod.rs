@@ -21,6 +21,7 @@ mod mailbox;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod worker;
 
 use std::ffi::CString;
@@ -37,10 +38,10 @@ pub(crate) use self::identity::IdentityError;
 pub(crate) use self::inbox::Counters;
 use self::inbox::Inbox;
 use self::mailbox::{Mailbox, Publication};
-use self::settings::Trust;
 pub(crate) use self::settings::{BrokerAddress, Scheme, Settings};
 #[cfg(test)]
 pub(crate) use self::tests::certificates;
+use self::trust::Trust;
 use self::worker::Worker;
 use crate::dial::Dialer;
 
@@ -94,15 +95,21 @@ pub(crate) enum MqttError {
         /// Which file.
         path: PathBuf,
     },
+    /// There is nobody to trust.
+    #[error(
+        "the system has no CA certificates; install them (Debian: ca-certificates), or give those of \
+         the broker (--signal-ca)"
+    )]
+    Nobody,
+    /// TLS itself.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// The certificate for brokers cannot be used.
     #[error("the certificate for brokers: {0}")]
     Identity(#[from] IdentityError),
     /// A thread cannot be started.
     #[error("cannot start a thread for a broker: {0}")]
     Thread(std::io::Error),
-    /// The system gives no randomness for a client id.
-    #[error("no random numbers: {0}")]
-    Random(rand_core::Error),
 }
 
 /// The state of one broker.
@@ -130,7 +137,7 @@ pub(crate) struct Signaling {
 struct Shared {
     inbox: Arc<Inbox>,
     brokers: Vec<(Arc<Mailbox>, Arc<Mutex<BrokerStatus>>)>,
-    /// Ends when the last worker has dropped its sender.
+    /// Ends when the last worker, and the last gate of one, has dropped its sender.
     running: tokio::sync::Mutex<mpsc::Receiver<()>>,
 }
 
@@ -176,7 +183,7 @@ impl Signaling {
                 tracing::warn!(broker = %address, "the password for this broker travels unencrypted");
             }
             let proxied = dialer.is_proxied(&address.parsed_host(), address.port);
-            // Whoever starts this is in a runtime; without one the library would stand in for the gate.
+            // Whoever starts this is in a runtime: the connections are made there.
             let runtime = Handle::try_current()
                 .map_err(|error| MqttError::Thread(std::io::Error::other(error)))?;
             let way = (runtime, dialer.clone());
@@ -194,22 +201,17 @@ impl Signaling {
                 trust: trust.clone(),
                 way,
                 proxied,
-                by_gate: proxied,
-                gate: None,
+                alive: alive.clone(),
+                attempts: 0,
                 mailbox: Arc::clone(&mailbox),
                 inbox: Arc::clone(&inbox),
                 status: Arc::clone(&status),
                 version,
-                client_id: client_id()?,
             };
-            let alive = alive.clone();
             std::thread::Builder::new()
                 .name(format!("mqtt-{index}"))
                 .stack_size(STACK)
-                .spawn(move || {
-                    worker.run();
-                    drop(alive);
-                })
+                .spawn(move || worker.run())
                 .map_err(MqttError::Thread)?;
             // If a later one fails, dropping `shared` stops those that run.
             shared.brokers.push((mailbox, status));
@@ -295,12 +297,11 @@ fn is_plain(topic: &str) -> bool {
     !topic.is_empty() && topic.len() <= 512 && !topic.contains(['\0', '#', '+'])
 }
 
-/// Random, so that it tells nothing about the host or the keys. MQTT 3.1.1, section 3.1.3.1: every broker
-/// must take 1 to 23 letters and digits.
-fn client_id() -> Result<CString, MqttError> {
-    let mut bytes = [0; 10];
-    OsRng.try_fill_bytes(&mut bytes).map_err(MqttError::Random)?;
+/// Random, so that it tells nothing about the host or the keys, and new for each connection, because the gate
+/// knows the library by it. MQTT 3.1.1, section 3.1.3.1: every broker must take 1 to 23 letters and digits.
+fn client_id() -> Result<String, rand_core::Error> {
+    let mut bytes = [0; 11];
+    OsRng.try_fill_bytes(&mut bytes)?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    // Hexadecimal digits hold no NUL.
-    Ok(CString::new(format!("q{text}")).unwrap_or_default())
+    Ok(format!("q{text}"))
 }

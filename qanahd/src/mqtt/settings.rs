@@ -1,19 +1,15 @@
 //! Which brokers, how to reach them and whom to trust.
 
-use std::ffi::CString;
 use std::fmt;
-use std::io::Read;
 use std::net::IpAddr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use qanah_core::servers::{Host, ProxyChoice};
+use zeroize::Zeroizing;
 
 use super::MqttError;
 use super::identity::Identity;
-
-/// A CA file larger than this is not one.
-const MAX_CA_FILE: u64 = 1 << 20;
+use super::trust::Trust;
 
 /// How a broker is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +30,11 @@ impl Scheme {
         matches!(self, Self::Mqtts | Self::Wss)
     }
 
+    /// Whether MQTT travels in a WebSocket.
+    pub(crate) fn is_websocket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Mqtt => "mqtt",
@@ -44,7 +45,7 @@ impl Scheme {
     }
 }
 
-/// Where a broker is. Shown without user and password.
+/// Where a broker is. Shown without user and password and without what the query says.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct BrokerAddress {
     /// How it is spoken to.
@@ -55,10 +56,12 @@ pub(crate) struct BrokerAddress {
     pub(crate) port: u16,
     /// With WebSocket: the path, with its leading slash, or nothing.
     pub(crate) path: String,
+    /// With WebSocket: the query behind the path, without its `?`. It may hold a secret.
+    pub(crate) query: Option<Zeroizing<String>>,
     /// The user name, if one is needed.
     pub(crate) user: Option<String>,
     /// The password, if one is needed.
-    pub(crate) password: Option<String>,
+    pub(crate) password: Option<Zeroizing<String>>,
 }
 
 impl BrokerAddress {
@@ -71,24 +74,30 @@ impl BrokerAddress {
         }
     }
 
-    pub(super) fn uri(&self) -> String {
+    /// The whole URL but for user and password. Not to be shown: see [`BrokerAddress::query`].
+    pub(super) fn uri(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.with_query(self.query.as_ref().map(|query| query.as_str())))
+    }
+
+    fn with_query(&self, query: Option<&str>) -> String {
         let Self { scheme, host, port, .. } = self;
-        let path = match scheme {
-            Scheme::Ws | Scheme::Wss => self.path.as_str(),
-            Scheme::Mqtt | Scheme::Mqtts => "",
+        let (path, query) = match scheme {
+            Scheme::Ws | Scheme::Wss => (self.path.as_str(), query),
+            Scheme::Mqtt | Scheme::Mqtts => ("", None),
         };
+        let (mark, query) = query.map_or(("", ""), |query| ("?", query));
         let scheme = scheme.name();
         if host.contains(':') {
-            format!("{scheme}://[{host}]:{port}{path}")
+            format!("{scheme}://[{host}]:{port}{path}{mark}{query}")
         } else {
-            format!("{scheme}://{host}:{port}{path}")
+            format!("{scheme}://{host}:{port}{path}{mark}{query}")
         }
     }
 }
 
 impl fmt::Display for BrokerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.uri())
+        f.write_str(&self.with_query(self.query.as_ref().map(|_| "(hidden)")))
     }
 }
 
@@ -128,48 +137,5 @@ impl Settings {
             trust.identity = Some(Identity::new(cert, key)?);
         }
         Ok(trust)
-    }
-}
-
-/// What TLS needs, as the library wants it: whom to trust (without file and path OpenSSL's default
-/// places), and who we are.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Trust {
-    /// A PEM file.
-    pub(super) ca_file: Option<CString>,
-    /// Directories, separated by colons.
-    pub(super) ca_path: Option<CString>,
-    /// Our own certificate.
-    pub(super) identity: Option<Identity>,
-}
-
-/// Where distributions keep the system's certificates in the hashed form that OpenSSL looks up:
-/// Debian, Arch, SUSE and Alpine; OpenSSL's own name for it on Debian; Fedora.
-const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs:/usr/lib/ssl/certs:/etc/pki/tls/certs";
-
-impl Trust {
-    /// The library reads either a given trust store or OpenSSL's defaults, not both. But a trust store
-    /// may be a file and directories at once, so with a CA file the system's directories are given too.
-    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, MqttError> {
-        let Some(path) = ca_file else {
-            return Ok(Self::default());
-        };
-        let failed = |source| MqttError::CaFile { path: path.to_owned(), source };
-        let mut text = Vec::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
-        file.take(MAX_CA_FILE).read_to_end(&mut text).map_err(failed)?;
-        let marker: &[u8] = b"-----BEGIN CERTIFICATE-----";
-        if !text.windows(marker.len()).any(|window| window == marker) {
-            return Err(MqttError::NoCertificate { path: path.to_owned() });
-        }
-        // The library opens it again at each connect, perhaps from another directory.
-        let absolute = std::path::absolute(path).map_err(failed)?;
-        let no_nul = |bytes: &[u8]| CString::new(bytes).map_err(|error| failed(error.into()));
-        let system = std::env::var("SSL_CERT_DIR").unwrap_or_else(|_| SYSTEM_CERTIFICATES.into());
-        Ok(Self {
-            ca_file: Some(no_nul(absolute.as_os_str().as_bytes())?),
-            ca_path: Some(no_nul(system.as_bytes())?),
-            identity: None,
-        })
     }
 }

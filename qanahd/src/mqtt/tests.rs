@@ -1,6 +1,8 @@
 //! Against a real mosquitto, and against brokers and publishers that mean harm.
 
+mod gate;
 mod harness;
+mod hostile;
 mod proxy;
 mod tls;
 
@@ -282,37 +284,6 @@ async fn a_message_comes_through_every_broker_that_works() {
 }
 
 #[tokio::test]
-async fn a_hostile_broker_is_survived() {
-    let _one = ONE_AT_A_TIME.lock().await;
-    let packets = vec![
-        (0x30, publish5(b"inbox/\xff\xfe", b"not UTF-8")),
-        (0x30, publish5(b"inbox/\0a", b"NUL")),
-        (0x30, publish5(b"", b"no topic")),
-        (0x30, publish5(b"inbox/other", b"never asked for")),
-        (0x31, publish5(b"inbox/a", b"retained")),
-        (0x30, publish5(b"inbox/a", &vec![9; 300_000])),
-        (0x30, publish5(b"inbox/a", b"fine")),
-    ];
-    let broker = FakeBroker { level: 5, short: 1, packets, topics: 2 };
-    let (port, connects) = broker.start();
-    let mut address = local(port);
-    address.user = Some("someone".into());
-    address.password = Some("secret words".into());
-    assert!(!format!("{address} {address:?}").contains("some"));
-    let mut a = Peer::start(vec![address], &["inbox/a", "inbox/b"]);
-    let connect = connects.recv_timeout(SOON).unwrap();
-    let connect = String::from_utf8_lossy(&connect);
-    assert!(connect.ends_with("\0\u{7}someone\0\u{c}secret words"), "{connect:?}");
-    // The answer to the subscriptions and the messages race; both must come.
-    let mut events = [a.next().await, a.next().await];
-    events.sort_by_key(|event| matches!(event, Event::Message { .. }));
-    let fine = Event::Message { topic: "inbox/a".into(), payload: b"fine".to_vec() };
-    assert_eq!(events, [Event::Connected { broker: 0 }, fine]);
-    assert_eq!(a.signaling.counters().ignored, 6);
-    a.signaling.stop().await;
-}
-
-#[tokio::test]
 async fn a_broker_without_mqtt_5_is_spoken_to_in_3_1_1() {
     let _one = ONE_AT_A_TIME.lock().await;
     let packets = vec![(0x30, [&[0, 7][..], b"inbox/a", b"old"].concat())];
@@ -366,4 +337,30 @@ fn addresses_are_written_as_urls() {
     let mut ws = address(Scheme::Wss, "broker.example", 443);
     ws.path = String::from("/mqtt");
     assert_eq!(ws.to_string(), "wss://broker.example:443/mqtt");
+    ws.query = Some("token=hunter2".to_owned().into());
+    assert_eq!(ws.to_string(), "wss://broker.example:443/mqtt?(hidden)");
+    assert_eq!(ws.uri().as_str(), "wss://broker.example:443/mqtt?token=hunter2");
+}
+
+/// The token gets as far as the broker, and into no status.
+#[tokio::test]
+async fn a_secret_in_the_query_is_sent_and_not_shown() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut broker = address(Scheme::Ws, "127.0.0.1", listener.local_addr().unwrap().port());
+    broker.path = String::from("/mqtt");
+    broker.query = Some("token=hunter2".to_owned().into());
+    let request = tokio::task::spawn_blocking(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = vec![0; 1000];
+        let length = std::io::Read::read(&mut stream, &mut request).unwrap();
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    });
+    let a = Peer::start(vec![broker], &["a"]);
+    let request = request.await.unwrap();
+    assert!(request.starts_with("GET /mqtt?token=hunter2 HTTP/1.1\r\n"), "{request}");
+    until("the attempt fails", || a.signaling.status()[0].last_error.is_some()).await;
+    let status = format!("{:?}", a.signaling.status());
+    assert!(status.contains("/mqtt?(hidden)") && !status.contains("hunter2"), "{status}");
+    a.signaling.stop().await;
 }

@@ -3,20 +3,21 @@
 //! A thread, because the calls of the library can block for as long as a name lookup takes.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand_core::{OsRng, RngCore};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
-use super::client::{Client, Connect, Tls, Version};
-use super::gate::Gate;
+use super::client::{Client, Code, Connect, Version};
+use super::gate::{Gate, Outcome, Told, Way};
 use super::inbox::Inbox;
 use super::mailbox::{Mailbox, Notice, Work};
-use super::settings::Trust;
-use super::{BrokerAddress, BrokerStatus, Event, Scheme};
+use super::trust::Trust;
+use super::{BrokerAddress, BrokerStatus, Event, client_id};
 use crate::dial::Dialer;
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
@@ -25,14 +26,15 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// A connection that lived this long was a good one: the next delay is the first again.
 const GOOD: Duration = Duration::from_secs(30);
 
-/// The library ends an attempt by itself (8 s, looked at every 3 s); this is for when it does not.
+/// The gate and the library end an attempt by themselves (8 s, and 8 s looked at every 3 s); this is for when they
+/// do not.
 const ATTEMPT: Duration = Duration::from_secs(20);
 
 /// Time for a broker to answer all subscriptions.
 const SUBSCRIBE: Duration = Duration::from_secs(15);
 
 /// Addresses of one name that are tried in one attempt.
-const ADDRESSES: usize = 4;
+const ADDRESSES: usize = 8;
 
 /// How a connection, or the attempt to get one, ended.
 enum End {
@@ -53,19 +55,18 @@ pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) address: BrokerAddress,
     pub(super) trust: Trust,
-    /// How connections are made that the library does not make itself, and where that is done.
+    /// How connections are made, and where that is done.
     pub(super) way: (Handle, Dialer),
     /// The broker is reached through a proxy.
     pub(super) proxied: bool,
-    /// The present attempt does not leave the connection to the library.
-    pub(super) by_gate: bool,
-    /// The present attempt's way there.
-    pub(super) gate: Option<Gate>,
+    /// Held as long as there is anything to say.
+    pub(super) alive: mpsc::Sender<()>,
+    /// Attempts so far.
+    pub(super) attempts: usize,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) status: Arc<Mutex<BrokerStatus>>,
     pub(super) version: Version,
-    pub(super) client_id: CString,
 }
 
 impl Worker {
@@ -111,73 +112,88 @@ impl Worker {
         }
     }
 
-    /// One round: every address of the broker until one works, and then the life of that connection.
+    /// One round: the way there, the library's welcome, and then the life of that connection.
     fn attempt(&mut self, client: &mut Option<Client>) -> End {
-        let uris = match self.uris() {
-            Ok(uris) => uris,
-            Err(reason) => return End::Failed(reason),
-        };
-        let mut end = End::failed("the name has no address");
-        for (target, uri) in uris {
-            let way = target.and_then(|target| Some((target, source_towards(target)?)));
-            end = match self.connect(client, &uri, || is_same(way)) {
-                Ok(client) => {
-                    // Behind a proxy it is the way to that which may change.
-                    let way = way.or_else(|| self.gate.as_ref().and_then(Gate::ends));
-                    return self.serve(client, || is_same(way));
-                }
-                Err(End::Failed(reason)) => End::Failed(reason),
-                Err(end) => return end,
-            };
+        let connected = self.reach().and_then(|reached| {
+            let client = self.connect(client, &reached)?;
+            Ok((reached, client))
+        });
+        match connected {
+            Ok((reached, client)) => self.serve(client, &reached),
+            Err(end) => end,
         }
-        end
     }
 
-    /// What to give to the library. It resolves names while it holds the lock that all its clients share,
-    /// without a time limit; so the name is resolved here first, on the thread of this broker alone.
-    /// Where only an address is needed it gets the address. With TLS and WebSocket it needs the name (for
-    /// the certificate and the Host header) and asks again, a resolver that has just answered. Behind a proxy
-    /// nobody here looks for the broker's name. Of a name with addresses of both families the library takes an IPv4
-    /// one, whether it can be reached or not, so such connections are made here too.
-    fn uris(&mut self) -> Result<Vec<(Option<SocketAddr>, CString)>, String> {
-        let address = &self.address;
-        self.by_gate = self.proxied;
+    /// Where the broker is. A name is resolved here, on the thread of this broker alone, anew for each attempt.
+    /// Behind a proxy nobody here looks for it.
+    fn find(&mut self) -> Result<Vec<SocketAddr>, String> {
         if self.proxied {
-            let uri = CString::new(address.uri()).map_err(|error| error.to_string())?;
-            return Ok(vec![(None, uri)]);
+            return Ok(Vec::new());
         }
+        let Self { address, attempts, .. } = self;
         let found = (address.host.as_str(), address.port)
             .to_socket_addrs()
             .map_err(|error| format!("cannot resolve {}: {error}", address.host))?;
-        let (most, by_name) = match address.scheme {
-            Scheme::Mqtt => (ADDRESSES, false),
-            Scheme::Mqtts | Scheme::Ws | Scheme::Wss => (1, true),
-        };
-        let found: Vec<SocketAddr> = found.collect();
-        let is_mixed =
-            found.iter().any(SocketAddr::is_ipv4) && found.iter().any(SocketAddr::is_ipv6);
-        if by_name && is_mixed {
-            self.by_gate = true;
-            let uri = CString::new(address.uri()).map_err(|error| error.to_string())?;
-            return Ok(vec![(None, uri)]);
+        let mut found: Vec<SocketAddr> = found.collect();
+        if found.is_empty() {
+            return Err(format!("cannot resolve {}: it has no address", address.host));
         }
-        let uris = found.into_iter().take(most).map(|ip| {
-            let text = if by_name { address.uri() } else { format!("mqtt://{ip}") };
-            Ok((Some(ip), CString::new(text).map_err(|error| error.to_string())?))
-        });
-        uris.collect()
+        // The first that answers is taken, and may be of no use all the same: the next time another is first.
+        let first = *attempts % found.len();
+        found.rotate_left(first);
+        found.truncate(ADDRESSES);
+        *attempts = attempts.wrapping_add(1);
+        Ok(found)
+    }
+
+    /// Makes the connection, up to where MQTT begins.
+    fn reach(&mut self) -> Result<Reached, End> {
+        let found = self.find().map_err(End::Failed)?;
+        let starts: Vec<_> = found.iter().map(|there| (*there, source_towards(*there))).collect();
+        let is_tls = self.address.scheme.is_tls();
+        let tls = is_tls.then(|| self.trust.config()).transpose().map_err(End::failed)?;
+        let word = client_id().map_err(End::failed)?;
+        let client_id = CString::new(word.as_str()).map_err(End::failed)?;
+        let (runtime, dialer) = &self.way;
+        let way = Way { dialer: dialer.clone(), address: self.address.clone(), found, tls };
+        let told = Told {
+            mailbox: Arc::clone(&self.mailbox),
+            inbox: Arc::clone(&self.inbox),
+            version: self.version,
+            alive: self.alive.clone(),
+        };
+        self.mailbox.reset();
+        let gate = Gate::open(runtime, way, word, told);
+        let deadline = Instant::now() + ATTEMPT;
+        loop {
+            match gate.outcome() {
+                Outcome::Open => {}
+                Outcome::Reached { ends: (there, here), port } => {
+                    return Ok(Reached { gate, client_id, port, way: (there, here) });
+                }
+                Outcome::Failed(reason) => return Err(End::Failed(reason)),
+            }
+            match self.mailbox.next(Some(deadline)) {
+                Work::Stop => return Err(End::Stopped),
+                Work::Deadline => return Err(End::failed("no connection")),
+                Work::Network if starts.iter().all(|(to, from)| source_towards(*to) == *from) => {}
+                Work::Network => return Err(End::Moved),
+                Work::Notice(_) | Work::Topics | Work::Publish(_) => {}
+            }
+        }
     }
 
     /// Up to CONNACK.
     fn connect<'a>(
         &mut self,
         slot: &'a mut Option<Client>,
-        uri: &CStr,
-        fits_network: impl Fn() -> bool,
+        reached: &Reached,
     ) -> Result<&'a Client, End> {
+        let uri =
+            CString::new(format!("mqtt://127.0.0.1:{}", reached.port)).map_err(End::failed)?;
         let next = Client::new(
-            uri,
-            &self.client_id,
+            &uri,
+            &reached.client_id,
             self.version,
             Arc::clone(&self.mailbox),
             Arc::clone(&self.inbox),
@@ -186,82 +202,41 @@ impl Worker {
         *slot = None;
         self.mailbox.reset();
         let client = slot.insert(next);
-        self.gate = self.open_gate()?;
-        let identity = self.trust.identity.as_ref();
-        let tls = Tls {
-            ca_file: self.trust.ca_file.as_deref(),
-            ca_path: self.trust.ca_path.as_deref(),
-            cert_file: identity.map(|identity| identity.cert_file.as_c_str()),
-            key_file: identity.map(|identity| identity.key_file.as_c_str()),
-        };
-        let tls = self.address.scheme.is_tls().then_some(tls);
         let user = optional_c_string(self.address.user.as_deref())?;
-        let password = self.address.password.as_ref().map(String::as_bytes);
-        let proxy = self.gate.as_ref().map(Gate::url);
-        let how = Connect { user: user.as_deref(), password, tls, proxy };
+        let password = self.address.password.as_ref().map(|password| password.as_bytes());
+        let how = Connect { user: user.as_deref(), password };
         client.connect(&how).map_err(End::failed)?;
         let deadline = Instant::now() + ATTEMPT;
         loop {
             match self.mailbox.next(Some(deadline)) {
                 Work::Stop => return Err(End::Stopped),
                 Work::Deadline => return Err(End::failed("no answer")),
-                Work::Network if fits_network() => {}
+                Work::Network if reached.is_same() => {}
                 Work::Network => return Err(End::Moved),
                 Work::Notice(Notice::Connected) => return Ok(client),
                 Work::Notice(Notice::Refused { version, reason }) => {
                     if version && self.version == Version::V5 {
                         self.version = Version::V311;
                     }
-                    return Err(End::Failed(self.explain(client, reason)));
+                    return Err(reached.lost(reason));
                 }
                 Work::Notice(_) | Work::Topics | Work::Publish(_) => {}
             }
         }
     }
 
-    fn open_gate(&self) -> Result<Option<Gate>, End> {
-        if !self.by_gate {
-            return Ok(None);
-        }
-        let (runtime, dialer) = &self.way;
-        let address = &self.address;
-        let gate = Gate::open(runtime, dialer.clone(), address.parsed_host(), address.port);
-        gate.map(Some).map_err(End::failed)
-    }
-
-    /// Adds what OpenSSL knows. A host name that does not match leaves no trace there. When it is the
-    /// proxy's doing, the library has no idea.
-    fn explain(&self, client: &Client, reason: String) -> String {
-        if let Some(reason) = self.gate.as_ref().and_then(Gate::reason) {
-            return reason;
-        }
-        if !self.address.scheme.is_tls() {
-            return reason;
-        }
-        match client.tls_error() {
-            Some(tls) => format!("{reason}: {tls}"),
-            None if reason.contains("TLS") => {
-                format!(
-                    "{reason} (not reachable, or the certificate is not for {})",
-                    self.address.host
-                )
-            }
-            None => reason,
-        }
-    }
-
     /// A connection's life after CONNACK.
-    fn serve(&self, client: &Client, fits_network: impl Fn() -> bool) -> End {
-        let end = self.serve_until_it_ends(client, fits_network);
+    fn serve(&self, client: &Client, reached: &Reached) -> End {
+        let end = self.serve_until_it_ends(client, reached);
         self.mailbox.set_open(false);
         end
     }
 
-    fn serve_until_it_ends(&self, client: &Client, fits_network: impl Fn() -> bool) -> End {
+    fn serve_until_it_ends(&self, client: &Client, reached: &Reached) -> End {
         let mut subscribed = HashSet::new();
         let mut open_requests = match self.update_topics(client, &mut subscribed) {
             Ok(requests) => requests,
-            Err(end) => return end,
+            Err(reason) => return reached.lost(reason),
         };
         let asked = subscribed.len();
         let mut refused_topics = 0;
@@ -279,10 +254,10 @@ impl Worker {
             match self.mailbox.next(deadline) {
                 Work::Stop => return End::Stopped,
                 Work::Deadline => return End::failed("the broker does not answer subscriptions"),
-                Work::Network if fits_network() => {}
+                Work::Network if reached.is_same() => {}
                 Work::Network => return End::Moved,
-                Work::Notice(Notice::Subscribed { refused }) => {
-                    open_requests = open_requests.saturating_sub(1);
+                Work::Notice(Notice::Subscribed { answers, refused }) => {
+                    open_requests = open_requests.saturating_sub(answers);
                     refused_topics += refused;
                     if refused > 0 {
                         tracing::warn!(broker = %self.address, refused, "the broker refused subscriptions");
@@ -290,14 +265,12 @@ impl Worker {
                 }
                 Work::Notice(Notice::Dismissed(reason)) => dismissed = Some(reason),
                 Work::Notice(Notice::Lost) => {
-                    return End::Failed(
-                        dismissed.unwrap_or_else(|| String::from("connection lost")),
-                    );
+                    return dismissed.map_or_else(|| reached.lost("connection lost"), End::Failed);
                 }
-                Work::Notice(Notice::Connected | Notice::Refused { .. }) => {}
+                Work::Notice(Notice::Connected | Notice::Refused { .. } | Notice::Gate) => {}
                 Work::Topics => {
-                    if let Err(end) = self.update_topics(client, &mut subscribed) {
-                        return end;
+                    if let Err(reason) = self.update_topics(client, &mut subscribed) {
+                        return reached.lost(reason);
                     }
                 }
                 Work::Publish(publication) => {
@@ -316,17 +289,17 @@ impl Worker {
         &self,
         client: &Client,
         subscribed: &mut HashSet<Arc<str>>,
-    ) -> Result<usize, End> {
+    ) -> Result<usize, Code> {
         let wanted: HashSet<Arc<str>> = self.inbox.wanted().into_iter().collect();
         let added = c_strings(wanted.difference(subscribed));
         let removed = c_strings(subscribed.difference(&wanted));
         let mut requests = 0;
         for topics in added.chunks(client.topics_per_request()) {
-            client.subscribe(topics).map_err(End::failed)?;
+            client.subscribe(topics)?;
             requests += 1;
         }
         for topics in removed.chunks(client.topics_per_request()) {
-            client.unsubscribe(topics).map_err(End::failed)?;
+            client.unsubscribe(topics)?;
         }
         *subscribed = wanted;
         Ok(requests)
@@ -370,9 +343,28 @@ impl Worker {
     }
 }
 
-/// Whether a connection to there would still begin at that address.
-fn is_same(way: Option<(SocketAddr, IpAddr)>) -> bool {
-    way.is_none_or(|(target, source)| source_towards(target) == Some(source))
+/// A connection that is there and waits for the library.
+struct Reached {
+    gate: Gate,
+    /// By which the gate knows the library.
+    client_id: CString,
+    /// Where it waits.
+    port: u16,
+    /// The broker's end, or the proxy's, and ours.
+    way: (SocketAddr, IpAddr),
+}
+
+impl Reached {
+    /// Whether a connection to there would still begin at that address.
+    fn is_same(&self) -> bool {
+        let (there, here) = self.way;
+        source_towards(there) == Some(here)
+    }
+
+    /// The end of the connection. The library only sees that it has ended; the gate may know more.
+    fn lost(&self, reason: impl ToString) -> End {
+        self.gate.reason().map_or_else(|| End::failed(reason), End::Failed)
+    }
 }
 
 /// The address that a connection to there would begin at now; `None` where there is no way. Nothing is sent: the

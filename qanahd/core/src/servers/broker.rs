@@ -135,22 +135,18 @@ impl BrokerUrl {
     }
 
     /// The password of that user. Never without a user: MQTT 3.1.1 has no such thing.
-    pub fn password(&self) -> Option<&str> {
-        self.password.as_ref().map(|password| password.as_str())
+    pub fn password(&self) -> Option<&Zeroizing<String>> {
+        self.password.as_ref()
     }
 
-    /// The path and query for a WebSocket; empty without one.
-    pub fn path(&self) -> String {
-        match &self.query {
-            Some(query) => format!("{}?{}", self.path, query.as_str()),
-            None => self.path.clone(),
-        }
+    /// The path for a WebSocket, without its query; empty without one.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
-    /// The address to connect to, without credentials: `SCHEME://HOST:PORT[PATH]`. Its query, if
-    /// any, may be a secret; show the `Display` form instead.
-    pub fn server_uri(&self) -> String {
-        format!("{}://{}:{}{}", self.scheme.as_str(), self.host, self.port, self.path())
+    /// The query of that path, which may hold a secret.
+    pub fn query(&self) -> Option<&Zeroizing<String>> {
+        self.query.as_ref()
     }
 
     fn from_host_port(text: &str) -> Result<Self, ServerError> {

@@ -4,7 +4,7 @@
 //! may panic: the frames below are C.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use paho_mqtt_sys as paho;
 
@@ -16,8 +16,6 @@ use super::Code;
 pub(super) struct Context {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) inbox: Arc<Inbox>,
-    /// What OpenSSL said last; only it knows why a certificate was refused.
-    pub(super) tls_error: Mutex<Option<String>>,
 }
 
 /// Copies a C string that may be NULL.
@@ -162,16 +160,21 @@ pub(super) unsafe extern "C" fn on_subscribed5(
                 _ => usize::from(data.reasonCode >= 0x80),
             }
         });
-        context(user).mailbox.notify(Notice::Subscribed { refused });
+        context(user).mailbox.notify(Notice::Subscribed { answers: 1, refused });
     }
 }
 
+/// Also called when the connection ends before there is an answer; that is no answer then.
 pub(super) unsafe extern "C" fn on_not_subscribed5(
     user: *mut c_void,
-    _: *mut paho::MQTTAsync_failureData5,
+    data: *mut paho::MQTTAsync_failureData5,
 ) {
-    // SAFETY: the library passes our context.
-    unsafe { context(user) }.mailbox.notify(Notice::Subscribed { refused: 1 });
+    // SAFETY: the library passes our context, and NULL or data that is valid for the call.
+    unsafe {
+        if data.as_ref().is_some_and(|data| data.reasonCode >= 0x80) {
+            context(user).mailbox.notify(Notice::Subscribed { answers: 1, refused: 1 });
+        }
+    }
 }
 
 pub(super) unsafe extern "C" fn on_subscribed(
@@ -179,32 +182,20 @@ pub(super) unsafe extern "C" fn on_subscribed(
     _: *mut paho::MQTTAsync_successData,
 ) {
     // SAFETY: the library passes our context. The data is not touched: it may be a number or a list.
-    unsafe { context(user) }.mailbox.notify(Notice::Subscribed { refused: 0 });
+    unsafe { context(user) }.mailbox.notify(Notice::Subscribed { answers: 1, refused: 0 });
 }
 
+/// See [`on_not_subscribed5`].
 pub(super) unsafe extern "C" fn on_not_subscribed(
     user: *mut c_void,
-    _: *mut paho::MQTTAsync_failureData,
+    data: *mut paho::MQTTAsync_failureData,
 ) {
-    // SAFETY: the library passes our context.
-    unsafe { context(user) }.mailbox.notify(Notice::Subscribed { refused: 1 });
-}
-
-pub(super) unsafe extern "C" fn on_tls_error(
-    line: *const c_char,
-    length: usize,
-    user: *mut c_void,
-) -> c_int {
-    // SAFETY: OpenSSL passes a line of `length` bytes that is valid for the call, and our context.
+    // SAFETY: the library passes our context, and NULL or data that is valid for the call.
     unsafe {
-        let line = std::slice::from_raw_parts(line.cast::<u8>(), length.min(512));
-        let line = String::from_utf8_lossy(line);
-        // thread:error:code:library:function:reason:file:line:data
-        let reason = line.split(':').nth(5).unwrap_or(&line).trim().to_owned();
-        let mut last = context(user).tls_error.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some(reason);
+        if data.as_ref().is_some_and(|data| data.code >= 0x80) {
+            context(user).mailbox.notify(Notice::Subscribed { answers: 1, refused: 1 });
+        }
     }
-    1
 }
 
 fn reason_text(reason: paho::MQTTReasonCodes) -> String {

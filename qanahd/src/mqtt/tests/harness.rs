@@ -107,6 +107,7 @@ pub(super) fn address(scheme: Scheme, host: &str, port: u16) -> BrokerAddress {
         host: host.into(),
         port,
         path: String::new(),
+        query: None,
         user: None,
         password: None,
     }
@@ -172,7 +173,7 @@ fn string(text: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), text].concat()
 }
 
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     let mut rest = body.len();
     loop {

@@ -1,6 +1,5 @@
 //! Whose certificates are accepted.
 
-use std::ffi::CString;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -12,13 +11,14 @@ use super::harness::*;
 /// mosquitto with TLS on one port and WebSocket over TLS on the other.
 fn secure_broker(dir: &std::path::Path, name: &str) -> (Mosquitto, u16, u16) {
     certificates(dir, name);
+    let (tls, wss) = (free_port(), free_port());
+    (Mosquitto::start(dir, &listeners(dir, [tls, wss])), tls, wss)
+}
+
+fn listeners(dir: &std::path::Path, [tls, wss]: [u16; 2]) -> String {
     let file = |name: &str| dir.join(name).display().to_string();
     let keys = format!("certfile {}\nkeyfile {}\n", file("server.pem"), file("server.key"));
-    let (tls, wss) = (free_port(), free_port());
-    let lines = format!(
-        "listener {tls} 127.0.0.1\n{keys}listener {wss} 127.0.0.1\nprotocol websockets\n{keys}"
-    );
-    (Mosquitto::start(dir, &lines), tls, wss)
+    format!("listener {tls} 127.0.0.1\n{keys}listener {wss} 127.0.0.1\nprotocol websockets\n{keys}")
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn an_unknown_ca_and_a_wrong_name_are_refused() {
     for (scheme, port) in [(Scheme::Mqtts, tls), (Scheme::Wss, wss)] {
         let broker = address(scheme, "localhost", port);
         let unknown = refusal(broker.clone(), &Trust::default()).await;
-        assert!(unknown.contains("certificate verify failed"), "{unknown}");
+        assert!(unknown.contains("certificate verify failed: it is not signed by"), "{unknown}");
         let wrong_name = refusal(broker, &trust).await;
         assert!(wrong_name.contains("not for localhost"), "{wrong_name}");
     }
@@ -69,19 +69,49 @@ async fn an_unknown_ca_and_a_wrong_name_are_refused() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_has_expired_is_refused() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let dir = tempdir().unwrap();
+    certificates(dir.path(), "DNS:localhost");
+    let sign = "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -copy_extensions copy \
+                -days -1 -out server.pem";
+    let mut sign_now = Command::new("openssl");
+    let signed = sign_now.args(sign.split_whitespace()).current_dir(dir.path()).output().unwrap();
+    let ports = [free_port(), free_port()];
+    assert!(signed.status.success(), "{signed:?}");
+    let _mosquitto = Mosquitto::start(dir.path(), &listeners(dir.path(), ports));
+    let trust = Trust::new(Some(&dir.path().join("ca.pem"))).unwrap();
+    for (scheme, port) in [Scheme::Mqtts, Scheme::Wss].into_iter().zip(ports) {
+        let expired = refusal(address(scheme, "localhost", port), &trust).await;
+        assert!(expired.contains("it has expired"), "{expired}");
+    }
+}
+
+/// Certificates are renewed while the daemon runs.
+#[tokio::test]
+async fn a_ca_file_is_read_anew_for_each_connection() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let (dir, other) = (tempdir().unwrap(), tempdir().unwrap());
+    let (_mosquitto, tls, _) = secure_broker(dir.path(), "DNS:localhost");
+    certificates(other.path(), "DNS:localhost");
+    let ca = other.path().join("ca.pem");
+    let trust = Trust::new(Some(&ca)).unwrap();
+    let broker = address(Scheme::Mqtts, "localhost", tls);
+    let mut a = Peer::start_with(vec![broker], &trust, &["a"], Version::V5);
+    until("an attempt fails", || a.signaling.status()[0].last_error.is_some()).await;
+    std::fs::copy(dir.path().join("ca.pem"), &ca).unwrap();
+    a.connected(0).await;
+    a.signaling.stop().await;
+}
+
+#[tokio::test]
 async fn a_ca_file_is_trusted_beside_the_system_and_not_instead() {
     let _one = ONE_AT_A_TIME.lock().await;
     let (ours, system) = (tempdir().unwrap(), tempdir().unwrap());
     let (_one_broker, one, _) = secure_broker(ours.path(), "DNS:localhost");
     let (_other_broker, other, _) = secure_broker(system.path(), "DNS:localhost");
-    // A directory in the form of /etc/ssl/certs, which knows the CA of the other broker.
-    let hashed = Command::new("openssl").arg("rehash").arg(system.path()).output().unwrap();
-    assert!(hashed.status.success(), "{hashed:?}");
     let mut trust = Trust::new(Some(&ours.path().join("ca.pem"))).unwrap();
-    let directories = trust.ca_path.unwrap().into_string().unwrap();
-    assert!(directories.split(':').any(|directory| directory == "/etc/ssl/certs"));
-    let directories = format!("/nonexistent:{}", system.path().display());
-    trust.ca_path = Some(CString::new(directories).unwrap());
+    trust.system = Some(system.path().join("ca.pem"));
     for port in [one, other] {
         let broker = address(Scheme::Mqtts, "localhost", port);
         let mut a = Peer::start_with(vec![broker], &trust, &["a"], Version::V5);
@@ -135,7 +165,8 @@ async fn a_broker_that_wants_a_certificate_gets_ours() {
         let mut a = Peer::start_with(vec![broker.clone()], &with, &["a"], Version::V5);
         a.connected(0).await;
         a.signaling.stop().await;
-        refusal(broker, &without).await;
+        let why = refusal(broker, &without).await;
+        assert!(why.contains("CertificateRequired"), "{why}");
     }
     let log = mosquitto.into_log();
     assert_eq!(log.matches("u'peer-of-the-test'").count(), 2, "{log}");
