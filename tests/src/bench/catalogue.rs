@@ -64,7 +64,10 @@ fn bottleneck() -> Path {
 /// The paths of a run, those that lose last: what they leave behind in a tunnel harms no other.
 pub fn paths(args: &Args) -> Vec<Path> {
     let delays: &[(u32, u32)] = if args.full {
-        &[(10, 0), (30, 0), (100, 0), (10, 1), (30, 1), (100, 1), (10, 10), (30, 10), (100, 10)]
+        &[
+            (10, 0), (30, 0), (100, 0), (10, 1), (30, 1), (100, 1), (10, 10), (30, 10), (100, 10),
+            (10, 30), (30, 30), (100, 30),
+        ]
     } else if args.quick {
         &[(30, 0), (30, 10)]
     } else {
