@@ -19,9 +19,12 @@ pub(crate) const IN_ALL: usize = 4 * 1024 * 1024;
 const LONGEST: Duration = Duration::from_millis(200);
 /// The same for those of one peer, at the most.
 pub(crate) const PER_CLASS: usize = IN_ALL / 2;
-/// How long something may wait for as long as this goes on (RFC 8289, sections 4.2 and 4.3).
-const TARGET: Duration = Duration::from_millis(5);
+/// How long something may wait, and for as long as what goes on. The interval is a round trip of what passes, at least
+/// the usual one; the target is a twentieth of it (RFC 8289, section 4).
 const INTERVAL: Duration = Duration::from_millis(100);
+const TARGET_SHARE: u32 = 20;
+/// A path by satellite, with another one behind it. What is longer was measured wrongly.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(2);
 /// Bytes of a turn (RFC 8290, section 5.2): a packet of the usual MTU.
 const QUANTUM: usize = 1514;
 /// Flows of one class that are told apart (RFC 8290, section 5.2).
@@ -111,7 +114,7 @@ impl Egress {
         let limits = Limits {
             total: IN_ALL,
             per_class: PER_CLASS,
-            target: TARGET,
+            target: INTERVAL / TARGET_SHARE,
             interval: INTERVAL,
             quantum: QUANTUM,
             flows: FLOWS,
@@ -135,6 +138,9 @@ impl Egress {
     ) {
         let total = self.window.in_time(LONGEST).clamp(LEAST_IN_ALL, IN_ALL);
         self.queue.set_limits(total, total / 2);
+        let interval =
+            self.window.round_trip().map_or(INTERVAL, |it| it.clamp(INTERVAL, LONGEST_INTERVAL));
+        self.queue.set_target(interval / TARGET_SHARE, interval);
         if waiting.what == What::Segments && waiting.buf.len() > self.window.in_time(WHOLE) {
             for packet in waiting.into_packets() {
                 self.queue.push(now, class, flow, Waiting::packet(packet), dropped);

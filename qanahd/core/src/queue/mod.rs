@@ -24,7 +24,7 @@ use fair::{Class, Entry};
 /// An item counts for at most this, in bytes, so that sums of many never overflow.
 const MAX_COST: usize = 1 << 24;
 
-/// Less than this makes more rounds than packets (300 bytes is the least in use, RFC 8290, section 5.2.4).
+/// Less than this makes more rounds than packets (300 bytes is the least in use, RFC 8290, section 5.2).
 const MIN_QUANTUM: usize = 256;
 
 /// Something that waits.
@@ -41,15 +41,15 @@ pub struct Limits {
     pub total: usize,
     /// How much waits at most in one class, in bytes.
     pub per_class: usize,
-    /// The standing delay that CoDel accepts. RFC 8289, section 4.4: 5 to 10 % of the interval.
+    /// The standing delay that CoDel accepts. RFC 8289, section 4: 5 to 10 % of the interval.
     pub target: Duration,
-    /// How long the delay must stand before CoDel drops. RFC 8289, section 4.3: about the longest usual
+    /// How long the delay must stand before CoDel drops. RFC 8289, section 4: about the longest usual
     /// round-trip time of what passes.
     pub interval: Duration,
     /// What one flow, and one class, sends in its turn, in bytes: about the largest packet. CoDel drops nothing
     /// while less than this waits behind the head. At least 256.
     pub quantum: usize,
-    /// Into how many buckets the flows of a class are hashed (RFC 8290, section 4.1.1: 1024). At least 1.
+    /// Into how many buckets the flows of a class are hashed (RFC 8290, section 5.2: 1024). At least 1.
     pub flows: usize,
 }
 
