@@ -148,6 +148,10 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "NAME", env = "QANAH_EXCLUDE_INTERFACE", hide_env_values = true)]
     pub(crate) exclude_interface: Vec<String>,
 
+    /// Give up a frame that was lost after so many more tries (for measurements, at both ends: tests/bench)
+    #[arg(long, value_name = "TIMES", hide = true)]
+    pub(crate) retransmits: Option<u16>,
+
     /// Neither relay for other peers nor be reached through them
     #[arg(
         long,

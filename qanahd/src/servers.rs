@@ -81,6 +81,7 @@ pub(crate) struct Servers {
     proxies: ProxyChoice,
     stun: Vec<String>,
     turn: Vec<rtc::TurnServer>,
+    retransmits: Option<u16>,
 }
 
 impl Servers {
@@ -115,6 +116,7 @@ impl Servers {
             },
             stun: stun.iter().map(|url| format!("stun:{}:{}", url.host(), url.port())).collect(),
             turn,
+            retransmits: args.retransmits,
         })
     }
 
@@ -125,6 +127,7 @@ impl Servers {
             turn: self.turn.clone(),
             dialer: Dialer { proxies: self.proxies.clone(), ..Dialer::default() },
             health: rtc::Health::new(&self.stun, &self.turn),
+            max_retransmits: self.retransmits,
             ..Default::default()
         }
     }

@@ -40,6 +40,9 @@ pub struct Args {
     /// One more userspace WireGuard, a program that takes `-f INTERFACE` as wireguard-go does; repeatable.
     #[arg(long, value_name = "NAME=PROGRAM")]
     pub also: Vec<String>,
+    /// Measures Qanah also with channels that send a frame that was lost again only so many times.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub retransmits: Vec<u16>,
     /// How many rounds. 3 by default, with --quick 1.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: Option<u32>,

@@ -32,6 +32,8 @@ pub enum Kind {
     Bare,
     /// `qanahd`.
     Qanah,
+    /// `qanahd` that sends a frame that was lost again so many times, and then gives it up.
+    GivesUp(u16),
     /// A userspace WireGuard that takes `-f INTERFACE`, and that program.
     WireGuard(PathBuf),
 }
@@ -58,7 +60,14 @@ pub fn discover(args: &Args) -> Result<(Vec<Contender>, Vec<Absent>)> {
     let bare = Contender { name: "bare path".to_owned(), version: String::new(), kind: Kind::Bare };
     let own = version(&program("qanahd")?);
     let own = Contender { name: "qanah".to_owned(), version: own, kind: Kind::Qanah };
+    let gives_up = args.retransmits.iter().map(|times| Contender {
+        name: format!("qanah, {times} retransmits"),
+        kind: Kind::GivesUp(*times),
+        ..own.clone()
+    });
+    let gives_up: Vec<_> = gives_up.collect();
     let (mut there, mut absent) = (vec![bare, own], Vec::new());
+    there.extend(gives_up);
     let given = |list: &[String], name: &str| {
         let mut pairs = list.iter().filter_map(|text| pair(text));
         pairs.find(|(of, _)| *of == name).map(|(_, value)| value.to_owned())
@@ -128,7 +137,7 @@ impl<'a> Site<'a> {
             node.place().shell("echo 1 > /proc/sys/net/ipv4/tcp_no_metrics_save")?;
         }
         let servers = match contender.kind {
-            Kind::Qanah => Some((lab.broker()?, lab.turn()?)),
+            Kind::Qanah | Kind::GivesUp(_) => Some((lab.broker()?, lab.turn()?)),
             _ => None,
         };
         let running = confs.iter().map(|_| None).collect();
@@ -159,8 +168,11 @@ impl<'a> Site<'a> {
         let conf = self.confs.get(n - 1).ok_or_else(|| anyhow!("no node {n}"))?;
         let running = match self.kind {
             Kind::Bare => return Ok(()),
-            Kind::Qanah => {
-                let options = Options::of(self.lab).log_level("info");
+            Kind::Qanah | Kind::GivesUp(_) => {
+                let mut options = Options::of(self.lab).log_level("info");
+                if let Kind::GivesUp(times) = self.kind {
+                    options = options.and(&["--retransmits", &times.to_string()]);
+                }
                 Running::Qanah(Daemon::launch(self.lab, node, conf, &options)?)
             }
             Kind::WireGuard(path) => Running::WireGuard(self.wireguard(n, conf, path)?),
