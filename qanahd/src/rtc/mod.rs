@@ -30,6 +30,7 @@ mod taken;
 mod tests;
 mod told;
 mod turn;
+mod udp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -46,8 +46,7 @@ impl PortedSocket {
         names: &Names,
         links: Links,
     ) -> io::Result<Self> {
-        // The mark was set at the port.
-        let sender = BatchingSocket::new(port.sender()?, None, links)?;
+        let sender = BatchingSocket::send_only(port.sender()?, links)?;
         names.add_address(own.local_addr()?, port.address());
         let inbox = port.listen(names.clone());
         Ok(Self { own, sender, inbox, _port: port, inbox_first: AtomicBool::new(false) })

@@ -12,14 +12,13 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
-use tokio::io::Interest;
 use webrtc::runtime::AsyncUdpSocket;
 
 use super::batch::{MAX_BATCH_SEGMENTS, Queue};
@@ -29,11 +28,15 @@ use super::resolve::{Resolver, Route};
 use super::told::Told;
 use super::turn::placeholder;
 use super::turn::streams::SocketStreams;
+use super::udp::Udp;
 
 /// With more bytes than this waiting for the kernel, the driver waits too.
 const MAX_QUEUE_BYTES: usize = 256 * 1024;
 /// Kernel buffers in bytes, where it lets us: a burst of a full SCTP window must fit.
 const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
+
+/// The driver looks for more to receive, handles what there was, and then comes back.
+const ANSWERS: u8 = 2;
 
 /// Datagrams that the kernel refused, in all sockets of the process. UDP promises nothing, so a count is all.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
@@ -55,13 +58,15 @@ pub(super) struct Links {
 
 /// The socket.
 pub(super) struct BatchingSocket {
-    io: tokio::net::UdpSocket,
+    udp: Udp,
     local: SocketAddr,
     state: UdpSocketState,
     links: Links,
     queue: Mutex<Queue>,
     /// Servers that were sent to by placeholder: (real, placeholder). Mostly empty.
     named: Mutex<Vec<(SocketAddr, SocketAddr)>>,
+    /// In so many polls to come, what waits to leave is most likely an answer to what has just been received.
+    answers: AtomicU8,
     /// The streams are asked before the socket, next time: neither keeps the other from being read.
     streams_first: AtomicBool,
 }
@@ -85,16 +90,25 @@ impl BatchingSocket {
         }
         grow_buffers(&socket);
         socket.set_nonblocking(true)?;
-        let io = tokio::net::UdpSocket::from_std(socket)?;
-        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
-        let local = io.local_addr()?;
+        Self::over(Udp::new(socket)?, links)
+    }
+
+    /// The same over a socket that is set up already, from which somebody else receives.
+    pub(super) fn send_only(socket: std::net::UdpSocket, links: Links) -> io::Result<Self> {
+        Self::over(Udp::send_only(socket), links)
+    }
+
+    fn over(udp: Udp, links: Links) -> io::Result<Self> {
+        let state = UdpSocketState::new(UdpSockRef::from(udp.socket()))?;
+        let local = udp.socket().local_addr()?;
         Ok(Self {
-            io,
+            udp,
             local,
             state,
             links,
             queue: Mutex::default(),
             named: Mutex::default(),
+            answers: AtomicU8::new(0),
             streams_first: AtomicBool::new(false),
         })
     }
@@ -122,10 +136,7 @@ impl BatchingSocket {
             segment_size: (length > first.segment).then_some(first.segment),
             src_ip: None,
         };
-        let result = self.io.try_io(Interest::WRITABLE, || {
-            self.state.try_send(UdpSockRef::from(&self.io), &transmit)
-        });
-        match result {
+        match self.state.try_send(UdpSockRef::from(self.udp.socket()), &transmit) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             // The kernel has GSO, but not on this path: `state` knows it now. Once more, one by one.
             Err(_) if gso && self.state.max_gso_segments() == 1 => return Ok(()),
@@ -142,12 +153,28 @@ impl BatchingSocket {
 
     /// Sends all that waits, or registers to go on when the kernel has room.
     fn flush(&self, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !queue.batches.is_empty() {
-            ready!(self.io.poll_send_ready(cx))?;
-            // On `WouldBlock` the next turn registers the waker.
-            let _ = self.send_first(queue);
+        if queue.batches.is_empty() {
+            return Poll::Ready(Ok(()));
         }
+        while !queue.batches.is_empty() {
+            if self.send_first(queue).is_err() {
+                ready!(self.udp.poll_room(cx))?;
+            }
+        }
+        self.udp.forget_room();
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether what waits is a short answer (SCTP's acknowledgement), which may leave a poll later, once.
+    ///
+    /// What it acknowledges is on its way to the TUN device then: its packet gets there first, and not only after
+    /// a system call that wakes up the sender.
+    fn lets_wait(&self, queue: &mut Queue) -> bool {
+        let answers = self.answers.load(Ordering::Relaxed);
+        self.answers.store(answers.saturating_sub(1), Ordering::Relaxed);
+        let lets_wait = answers > 0 && !queue.has_waited && queue.batches.len() == 1;
+        queue.has_waited |= lets_wait;
+        lets_wait
     }
 
     /// Sends all that waits, and keeps the waker for what comes next.
@@ -156,6 +183,10 @@ impl BatchingSocket {
         match &mut queue.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
+        }
+        if self.lets_wait(&mut queue) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         self.flush(&mut queue, cx)
     }
@@ -217,26 +248,18 @@ impl BatchingSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.io.poll_recv_ready(cx))?;
-            let received = self.io.try_io(Interest::READABLE, || {
-                match self.state.recv(UdpSockRef::from(&self.io), bufs, meta)? {
-                    0 => Err(io::ErrorKind::WouldBlock.into()),
-                    count => Ok(count),
-                }
+        let received =
+            self.udp.poll_receive(cx, |socket| match self.state.recv(socket, bufs, meta)? {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                count => Ok(count),
             });
-            match received {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(count) => {
-                    let named = lock(&self.named);
-                    for (one, buffer) in meta.iter_mut().zip(bufs.iter()).take(count) {
-                        self.judge(one, buffer, &named);
-                    }
-                    return Poll::Ready(Ok(count));
-                }
-            }
+        let count = ready!(received)?;
+        let named = lock(&self.named);
+        for (one, buffer) in meta.iter_mut().zip(bufs.iter()).take(count) {
+            self.judge(one, buffer, &named);
         }
+        self.answers.store(ANSWERS, Ordering::Relaxed);
+        Poll::Ready(Ok(count))
     }
 
     /// Whom a datagram is from, as `webrtc` knows them.
@@ -263,7 +286,7 @@ impl BatchingSocket {
 
 impl std::fmt::Debug for BatchingSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BatchingSocket").field("io", &self.io).finish_non_exhaustive()
+        f.debug_struct("BatchingSocket").field("udp", &self.udp).finish_non_exhaustive()
     }
 }
 
@@ -278,7 +301,7 @@ impl Drop for BatchingSocket {
 
 impl AsyncUdpSocket for BatchingSocket {
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
+        Ok(self.local)
     }
 
     fn max_gso_segments(&self) -> usize {

@@ -19,7 +19,6 @@ async fn pair() -> (BatchingSocket, tokio::net::UdpSocket) {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let receiver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let sender = BatchingSocket::new(socket, None, Links::default()).unwrap();
-    sender.io.writable().await.unwrap();
     (sender, receiver)
 }
 
@@ -61,7 +60,7 @@ async fn receive(receiver: &tokio::net::UdpSocket) -> Vec<u8> {
 async fn bears_the_mark() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let socket = BatchingSocket::new(socket, Some(0x51), Links::default()).unwrap();
-    let mark = nix::sys::socket::getsockopt(&socket.io, sockopt::Mark).unwrap();
+    let mark = nix::sys::socket::getsockopt(socket.udp.socket(), sockopt::Mark).unwrap();
     assert_eq!(mark, 0x51);
 }
 
