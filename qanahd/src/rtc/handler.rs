@@ -11,11 +11,11 @@ use webrtc::peer_connection::{
     RTCPeerConnectionIceEvent, RTCPeerConnectionState,
 };
 
+use super::admission::Admission;
 use super::channel::{self, Channel};
+use super::names::Names;
 use super::options::{DISCONNECTED_AFTER, FAILED_AFTER};
-use super::port::Names;
 use super::runtime::DriverRuntime;
-use super::told::Told;
 use super::{CHANNEL_LABEL, EventSink, RtcEvent, SelectedCandidate, candidate};
 
 /// A peer that opens more channels of its own than this, or sends as many texts, is broken or worse: what
@@ -29,7 +29,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the driver's callbacks and the connection share.
 pub(super) struct Shared {
     sink: EventSink,
-    told: Told,
+    admission: Admission,
     names: Names,
     is_offerer: bool,
     is_closed: AtomicBool,
@@ -48,10 +48,15 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(sink: EventSink, is_offerer: bool, told: Told, names: Names) -> Self {
+    pub(super) fn new(
+        sink: EventSink,
+        is_offerer: bool,
+        admission: Admission,
+        names: Names,
+    ) -> Self {
         Self {
             sink,
-            told,
+            admission,
             names,
             is_offerer,
             is_closed: AtomicBool::new(false),
@@ -97,6 +102,8 @@ impl Shared {
     /// Reports that the channel is open.
     pub(super) fn opened(self: &Arc<Self>, channel: Arc<dyn DataChannel>) {
         self.is_open.store(true, Ordering::Release);
+        // It opens when data has come, and that comes after the handshake, of both sides.
+        self.admission.opened();
         self.set_eager(false);
         self.emit(RtcEvent::ChannelOpen(Channel::new(channel, Arc::clone(self))));
     }
@@ -169,7 +176,7 @@ impl Shared {
         let pair = ice.get_selected_candidate_pair().await.ok()??;
         let mut remote = candidate::selected(pair.remote())?;
         // ICE keeps calling what it met before it was told by its first name.
-        if let Some(kind) = self.told.kind(remote.address) {
+        if let Some(kind) = self.admission.told().kind(remote.address) {
             remote.kind = kind;
         }
         let mut local = candidate::selected(pair.local())?;

@@ -6,8 +6,9 @@
 //!
 //! - a check names the receiver in its USERNAME (RFC 8445, section 7.2.2),
 //! - an answer has the transaction of its request,
-//! - anything else belongs to those who exchanged checks with its source. Mostly this is one connection. With
-//!   two to one peer, an old and a new one, both get it; DTLS drops what is not its own (RFC 9147, section 4.5.2).
+//! - anything else belongs to those whose checks its source has answered. Mostly this is one connection. With
+//!   two to one peer, an old and a new one, both get it, as far as it makes sense where they stand (`admission`);
+//!   DTLS drops what is not its own (RFC 9147, section 4.5.2).
 //!
 //! A stranger can neither take a datagram from its receiver nor make anything here grow: all is bounded, and
 //! what does not fit is dropped.
@@ -20,24 +21,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use qanah_core::turn::{BINDING, StunHeader, TransactionId};
+use qanah_core::turn::{StunHeader, receiver};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
 use tokio::task::AbortHandle;
-use webrtc_core::stun::attributes::ATTR_USERNAME;
-use webrtc_core::stun::textattrs::TextAttribute;
 
-use super::health::decoded;
+use super::admission::Admission;
 use super::socket::grow_buffers;
+use super::turn::placeholder;
 
 /// Bytes that may wait for a connection: what a full SCTP window is.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
-/// Sources that a connection may get datagrams from.
-const MAX_SOURCES: usize = 64;
-/// Requests whose answers a connection waits for.
-const MAX_REQUESTS: usize = 512;
-/// ICE generations of a connection whose checks are taken.
-const MAX_UFRAGS: usize = 2;
 /// Sockets that are kept, one for each address that the machine has or had.
 const MAX_SOCKETS: usize = 32;
 /// Pause after an error of the socket.
@@ -83,48 +77,9 @@ impl Port {
     }
 }
 
-/// How a connection is called by its peer, for all its sockets.
-#[derive(Clone, Default)]
-pub(super) struct Names(Arc<Mutex<NamesInner>>);
-
-#[derive(Default)]
-struct NamesInner {
-    ufrags: VecDeque<String>,
-    /// The address that `webrtc` knows, and the one at the port.
-    addresses: Vec<(SocketAddr, SocketAddr)>,
-}
-
-impl Names {
-    /// A new generation begins; the one before still counts.
-    pub(super) fn add_ufrag(&self, ufrag: &str) {
-        let mut inner = lock(&self.0);
-        inner.ufrags.push_back(ufrag.to_owned());
-        if inner.ufrags.len() > MAX_UFRAGS {
-            inner.ufrags.pop_front();
-        }
-    }
-
-    pub(super) fn add_address(&self, known: SocketAddr, shared: SocketAddr) {
-        let mut inner = lock(&self.0);
-        inner.addresses.retain(|(_, other)| *other != shared);
-        inner.addresses.push((known, shared));
-    }
-
-    /// The address that others see when they are on the same network.
-    pub(super) fn translate(&self, address: SocketAddr) -> SocketAddr {
-        let inner = lock(&self.0);
-        let found = inner.addresses.iter().find(|(known, _)| *known == address);
-        found.map_or(address, |(_, shared)| *shared)
-    }
-
-    fn has_ufrag(&self, ufrag: &str) -> bool {
-        lock(&self.0).ufrags.iter().any(|own| own == ufrag)
-    }
-}
-
 /// What a connection has at the port.
 pub(super) struct Inbox {
-    names: Names,
+    admission: Admission,
     inner: Mutex<InboxInner>,
 }
 
@@ -133,8 +88,6 @@ struct InboxInner {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     waker: Option<Waker>,
-    sources: VecDeque<SocketAddr>,
-    requests: VecDeque<TransactionId>,
 }
 
 struct Waiting {
@@ -144,19 +97,6 @@ struct Waiting {
 }
 
 impl Inbox {
-    /// Something goes out: answers to it are awaited.
-    pub(super) fn sent(&self, to: SocketAddr, datagram: &[u8]) {
-        let Some(header) = StunHeader::read(datagram).filter(|header| header.is_request()) else {
-            return;
-        };
-        let mut inner = lock(&self.inner);
-        inner.requests.push_back(header.id);
-        if inner.requests.len() > MAX_REQUESTS {
-            inner.requests.pop_front();
-        }
-        inner.learn(to);
-    }
-
     /// The next datagrams of one source.
     pub(super) fn poll(
         &self,
@@ -185,46 +125,31 @@ impl Inbox {
         Poll::Ready(1)
     }
 
+    /// Puts in what of these datagrams this connection takes.
     fn deliver(&self, from: SocketAddr, stride: usize, bytes: &[u8]) {
-        let mut inner = lock(&self.inner);
-        if inner.bytes + bytes.len() > MAX_WAITING {
+        if lock(&self.inner).bytes + bytes.len() > MAX_WAITING {
             return;
         }
+        let mut bytes = bytes.to_vec();
+        let (length, from) = self.admission.sift(from, stride, &mut bytes);
+        if length == 0 {
+            return;
+        }
+        bytes.truncate(length);
+        let mut inner = lock(&self.inner);
         inner.bytes += bytes.len();
-        inner.waiting.push_back(Waiting { from, stride, bytes: bytes.to_vec() });
+        inner.waiting.push_back(Waiting { from, stride, bytes });
         if let Some(waker) = inner.waker.take() {
             waker.wake();
         }
     }
 
-    /// Whether a STUN message is for this connection. Who sends it a check is a source from then on.
+    /// Whether a STUN message is for this connection.
     fn takes(&self, from: SocketAddr, header: StunHeader, ufrag: Option<&str>) -> bool {
         if header.is_request() {
-            let is_ours = ufrag.is_some_and(|ufrag| self.names.has_ufrag(ufrag));
-            if is_ours {
-                lock(&self.inner).learn(from);
-            }
-            return is_ours;
-        }
-        let mut inner = lock(&self.inner);
-        match inner.requests.iter().position(|id| *id == header.id) {
-            Some(at) => inner.requests.remove(at).is_some(),
-            None => header.kind == BINDING | 0x0010 && inner.sources.contains(&from),
-        }
-    }
-
-    fn has_source(&self, from: SocketAddr) -> bool {
-        lock(&self.inner).sources.contains(&from)
-    }
-}
-
-impl InboxInner {
-    fn learn(&mut self, source: SocketAddr) {
-        if !self.sources.contains(&source) {
-            self.sources.push_back(source);
-            if self.sources.len() > MAX_SOURCES {
-                self.sources.pop_front();
-            }
+            self.admission.is_receiver(ufrag)
+        } else {
+            self.admission.awaits(from, header)
         }
     }
 }
@@ -268,8 +193,8 @@ impl PortSocket {
     }
 
     /// Begins to listen for a connection, until what is returned is dropped.
-    pub(super) fn listen(&self, names: Names) -> Arc<Inbox> {
-        let inbox = Arc::new(Inbox { names, inner: Mutex::default() });
+    pub(super) fn listen(&self, admission: Admission) -> Arc<Inbox> {
+        let inbox = Arc::new(Inbox { admission, inner: Mutex::default() });
         let mut inboxes = lock(&self.inboxes);
         inboxes.retain(|inbox| inbox.strong_count() > 0);
         inboxes.push(Arc::downgrade(&inbox));
@@ -314,30 +239,27 @@ async fn read(
 
 /// Gives what came from one source to those it is for.
 fn sort(listening: &[Arc<Inbox>], from: SocketAddr, stride: usize, bytes: &[u8]) {
-    if StunHeader::read(bytes).is_none() {
-        for inbox in listening.iter().filter(|inbox| inbox.has_source(from)) {
+    if placeholder::is_reserved(from.ip()) {
+        // Nobody can be there, so somebody wants to look like a server of ours.
+        return;
+    }
+    let of_peer = |stride, bytes: &[u8]| {
+        for inbox in listening.iter().filter(|inbox| inbox.admission.is_peer(from)) {
             inbox.deliver(from, stride, bytes);
         }
+    };
+    if StunHeader::read(bytes).is_none() {
+        of_peer(stride, bytes);
         return;
     }
     for datagram in bytes.chunks(stride) {
         let Some(header) = StunHeader::read(datagram) else {
-            for inbox in listening.iter().filter(|inbox| inbox.has_source(from)) {
-                inbox.deliver(from, datagram.len(), datagram);
-            }
+            of_peer(datagram.len(), datagram);
             continue;
         };
         let ufrag = header.is_request().then(|| receiver(datagram)).flatten();
-        let taker = listening.iter().find(|it| it.takes(from, header, ufrag.as_deref()));
-        if let Some(inbox) = taker {
+        if let Some(inbox) = listening.iter().find(|it| it.takes(from, header, ufrag)) {
             inbox.deliver(from, datagram.len(), datagram);
         }
     }
-}
-
-/// Whom a check is for: the first part of its USERNAME.
-fn receiver(datagram: &[u8]) -> Option<String> {
-    let message = decoded(datagram)?;
-    let name = TextAttribute::get_from_as(&message, ATTR_USERNAME).ok()?;
-    name.text.split_once(':').map(|(ufrag, _)| ufrag.to_owned())
 }
