@@ -247,6 +247,7 @@ impl Connection {
             if let Err(error) = self.peer.add_ice_candidate(init).await {
                 tracing::debug!(%error, address = %candidate.address, "candidate not taken");
             }
+            self.shared.told(candidate).await;
         }
     }
 

@@ -1,10 +1,10 @@
 //! From the events of `webrtc` to ours.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use qanah_core::signal::CandidateKind;
+use qanah_core::signal::{Candidate, CandidateKind};
 use webrtc::data_channel::DataChannel;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionEventHandler, RTCIceConnectionState, RTCIceGatheringState,
@@ -41,6 +41,8 @@ pub(super) struct Shared {
     ice_epoch: AtomicU32,
     has_failed: AtomicBool,
     strays: AtomicU64,
+    /// The other end as it was reported last.
+    reported: Mutex<Option<SelectedCandidate>>,
     pub(super) generation: AtomicU32,
     /// Weak, because the connection holds its handler.
     connection: OnceLock<Weak<dyn PeerConnection>>,
@@ -67,6 +69,7 @@ impl Shared {
             ice_epoch: AtomicU32::new(0),
             has_failed: AtomicBool::new(false),
             strays: AtomicU64::new(0),
+            reported: Mutex::default(),
             generation: AtomicU32::new(0),
             connection: OnceLock::new(),
             runtime: OnceLock::new(),
@@ -166,7 +169,25 @@ impl Shared {
         self.is_relayed.store(is_relayed, Ordering::Relaxed);
         self.set_eager(!self.is_open.load(Ordering::Acquire));
         self.limit_opening();
+        *self.reported() = Some(remote);
         self.emit(RtcEvent::IceConnected { local, remote });
+    }
+
+    fn reported(&self) -> MutexGuard<'_, Option<SelectedCandidate>> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A candidate was told. When it is the other end of the path, and that was taken for what it is not, the path
+    /// is reported again: whether it goes through a TURN server is what others decide by.
+    pub(super) async fn told(self: &Arc<Self>, candidate: &Candidate) {
+        let is_relayed = |kind| kind == CandidateKind::Relayed;
+        let was_wrong = self.reported().is_some_and(|remote| {
+            remote.address == candidate.address
+                && is_relayed(remote.kind) != is_relayed(candidate.kind)
+        });
+        if was_wrong && let Some((local, remote)) = self.selected_pair().await {
+            self.connected(local, remote);
+        }
     }
 
     /// The pair of candidates that ICE uses now.

@@ -12,9 +12,14 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use qanah_core::signal::{Candidate, CandidateKind};
 
+use super::candidate;
+
 /// How long a stranger waits: longer than a candidate travels by a broker far away.
 const WAIT: Duration = Duration::from_millis(600);
-/// Strangers that are remembered. With more of them nobody waits.
+/// How long a stranger is remembered who does not come again.
+const FORGET: Duration = Duration::from_secs(30);
+/// Strangers that are remembered. With more of them nobody waits: whom ICE takes for the wrong one is judged again when
+/// the candidate is told.
 const MAX_STRANGERS: usize = 32;
 /// Candidates that are remembered: those of a few generations.
 const MAX_TOLD: usize = 128;
@@ -46,7 +51,13 @@ pub(super) struct Told {
 #[derive(Default)]
 struct Inner {
     told: Vec<(SocketAddr, CandidateKind)>,
-    strangers: Vec<(SocketAddr, Instant)>,
+    strangers: Vec<Stranger>,
+}
+
+struct Stranger {
+    address: SocketAddr,
+    first: Instant,
+    last: Instant,
 }
 
 impl Told {
@@ -77,24 +88,29 @@ impl Told {
         self.lock().told.iter().find(|(told, _)| *told == address).map(|(_, kind)| *kind)
     }
 
-    /// Whether a check from there is to be taken, also one that a TURN server of ours hands over: what ICE learns from
+    /// Whether a check from there that bears our name is to be taken, also one that a TURN server of ours hands over: what ICE learns from
     /// one relayed address it believes everywhere.
     pub(super) fn admits(&self, from: SocketAddr, now: Instant) -> bool {
-        if self.foreign.contains(from.ip()) {
+        if !candidate::is_sane(from) || self.foreign.contains(from.ip()) {
             return false;
         }
         let mut inner = self.lock();
         if inner.told.iter().any(|(told, _)| *told == from) {
             return true;
         }
-        match inner.strangers.iter().find(|(stranger, _)| *stranger == from) {
-            Some((_, since)) => now.saturating_duration_since(*since) >= WAIT,
-            None if inner.strangers.len() >= MAX_STRANGERS => true,
-            None => {
-                inner.strangers.push((from, now));
-                false
-            }
+        let strangers = &mut inner.strangers;
+        if let Some(stranger) = strangers.iter_mut().find(|stranger| stranger.address == from) {
+            stranger.last = now;
+            return now.saturating_duration_since(stranger.first) >= WAIT;
         }
+        if strangers.len() >= MAX_STRANGERS {
+            strangers.retain(|it| now.saturating_duration_since(it.last) <= FORGET);
+        }
+        let is_crowd = strangers.len() >= MAX_STRANGERS;
+        if !is_crowd {
+            strangers.push(Stranger { address: from, first: now, last: now });
+        }
+        is_crowd
     }
 }
 
@@ -119,6 +135,24 @@ mod tests {
         // A crowd finds no memory to fill, and keeps nobody out.
         let crowd = (100..1000).filter(|port| !told.admits(at(*port), now)).count();
         assert_eq!(crowd, MAX_STRANGERS - 2);
+        // Nor for long: who comes later waits again, and who stayed need not.
+        let later = now + FORGET + WAIT;
+        assert!(told.admits(at(2), now + FORGET));
+        assert!(told.admits(at(2), later));
+        assert!(!told.admits(at(5000), later));
+        assert!(told.admits(at(2), later));
+    }
+
+    #[test]
+    fn nobody_is_taken_for_a_peer_where_none_can_be() {
+        let told = Told::default();
+        let now = Instant::now();
+        for text in ["127.0.0.1:77", "[::1]:77", "224.0.0.1:77", "192.0.2.1:0", "240.0.0.1:3478"] {
+            let address = text.parse().unwrap();
+            assert!(!told.admits(address, now), "{address}");
+            assert!(!told.admits(address, now + 2 * WAIT), "{address}");
+        }
+        assert!(told.lock().strangers.is_empty());
     }
 
     #[test]
