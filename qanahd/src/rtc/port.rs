@@ -30,7 +30,7 @@ use super::admission::Admission;
 use super::socket::grow_buffers;
 use super::turn::placeholder;
 
-/// Bytes that may wait for a connection: what a full SCTP window is.
+/// Bytes that may wait for a connection, with what it takes to keep them: what a full SCTP window is.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
 /// Sockets that are kept, one for each address that the machine has or had.
 const MAX_SOCKETS: usize = 32;
@@ -96,6 +96,13 @@ struct Waiting {
     bytes: Vec<u8>,
 }
 
+impl Waiting {
+    /// What it takes of [`MAX_WAITING`]: the least of datagrams is not for nothing.
+    fn cost(&self) -> usize {
+        self.bytes.capacity() + size_of::<Self>()
+    }
+}
+
 impl Inbox {
     /// The next datagrams of one source.
     pub(super) fn poll(
@@ -115,7 +122,7 @@ impl Inbox {
             }
             return Poll::Pending;
         };
-        inner.bytes = inner.bytes.saturating_sub(next.bytes.len());
+        inner.bytes = inner.bytes.saturating_sub(next.cost());
         let room = buffer.len().min(next.bytes.len());
         if let (Some(into), Some(bytes)) = (buffer.get_mut(..room), next.bytes.get(..room)) {
             into.copy_from_slice(bytes);
@@ -136,9 +143,10 @@ impl Inbox {
             return;
         }
         bytes.truncate(length);
+        let next = Waiting { from, stride, bytes };
         let mut inner = lock(&self.inner);
-        inner.bytes += bytes.len();
-        inner.waiting.push_back(Waiting { from, stride, bytes });
+        inner.bytes += next.cost();
+        inner.waiting.push_back(next);
         if let Some(waker) = inner.waker.take() {
             waker.wake();
         }
@@ -261,5 +269,38 @@ fn sort(listening: &[Arc<Inbox>], from: SocketAddr, stride: usize, bytes: &[u8])
         if let Some(inbox) = listening.iter().find(|it| it.takes(from, header, ufrag)) {
             inbox.deliver(from, datagram.len(), datagram);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qanah_core::turn::{BINDING, SUCCESS};
+
+    use super::*;
+
+    /// The least that is taken, and what is never taken, in a number that would count for little.
+    #[test]
+    fn small_datagrams_fill_an_inbox_with_what_they_cost() {
+        let from = SocketAddr::from(([192, 0, 2, 1], 1));
+        let inbox = Inbox { admission: Admission::default(), inner: Mutex::default() };
+        let stun = |kind: u16, attributes: &[u8]| {
+            let length = u8::try_from(attributes.len()).unwrap();
+            let [high, low] = kind.to_be_bytes();
+            let head = [high, low, 0, length, 0x21, 0x12, 0xa4, 0x42];
+            [&head[..], &[7; 12], attributes].concat()
+        };
+        let check = stun(BINDING, b"\x00\x06\x00\x03a:b\x00");
+        inbox.admission.sent(from, from, check.len(), &check);
+        inbox.deliver(from, 20, &stun(BINDING | SUCCESS, &[]));
+        inbox.admission.opened();
+        let sealed = [23, 254, 253, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+        for _ in 0..200_000 {
+            inbox.deliver(from, 14, &sealed);
+            inbox.deliver(from, 1, b"");
+        }
+        let inner = lock(&inbox.inner);
+        let count = inner.waiting.len();
+        assert!(count <= 1 + MAX_WAITING / size_of::<Waiting>(), "{count}");
+        assert!(inner.waiting.iter().all(|one| !one.bytes.is_empty()));
     }
 }

@@ -49,7 +49,7 @@ impl PortedSocket {
     ) -> io::Result<Self> {
         // The mark was set at the port.
         let inbox = port.listen(links.admission.clone());
-        let sender = BatchingSocket::new(port.sender()?, None, links)?;
+        let sender = BatchingSocket::sender(port.sender()?, links)?;
         names.add_address(own.local_addr()?, port.address());
         Ok(Self { own, sender, inbox, _port: port, inbox_first: AtomicBool::new(false) })
     }

@@ -19,6 +19,7 @@ use std::task::{Context, Poll, ready};
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use webrtc::runtime::AsyncUdpSocket;
 
 use super::admission::Admission;
@@ -54,11 +55,14 @@ pub(super) struct Links {
 
 /// The socket.
 pub(super) struct BatchingSocket {
-    io: tokio::net::UdpSocket,
+    io: AsyncFd<std::net::UdpSocket>,
     local: SocketAddr,
     state: UdpSocketState,
     links: Links,
     queue: Mutex<Queue>,
+    /// Servers that were sent to by placeholder: (placeholder, real). Mostly empty. They stay where they were found,
+    /// or a name with several addresses would take an allocation away from its server.
+    named: Mutex<Vec<(SocketAddr, SocketAddr)>>,
     /// The streams are asked before the socket, next time: neither keeps the other from being read.
     streams_first: AtomicBool,
 }
@@ -77,20 +81,39 @@ impl BatchingSocket {
         fw_mark: Option<u32>,
         links: Links,
     ) -> io::Result<Self> {
+        Self::with_interest(socket, fw_mark, links, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// As [`new`](Self::new), for a socket that somebody else reads: what arrives does not wake us.
+    pub(super) fn sender(socket: std::net::UdpSocket, links: Links) -> io::Result<Self> {
+        Self::with_interest(socket, None, links, Interest::WRITABLE)
+    }
+
+    fn with_interest(
+        socket: std::net::UdpSocket,
+        fw_mark: Option<u32>,
+        links: Links,
+        interest: Interest,
+    ) -> io::Result<Self> {
         if let Some(mark) = fw_mark {
             setsockopt(&socket, sockopt::Mark, &mark)?;
         }
         grow_buffers(&socket);
         socket.set_nonblocking(true)?;
-        let io = tokio::net::UdpSocket::from_std(socket)?;
-        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
-        let local = io.local_addr()?;
+        let local = socket.local_addr()?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe code, and a `UdpSocket` always tells the descriptor that it owns"
+        )]
+        let io = AsyncFd::with_interest(socket, interest)?;
         Ok(Self {
             io,
             local,
             state,
             links,
             queue: Mutex::default(),
+            named: Mutex::default(),
             streams_first: AtomicBool::new(false),
         })
     }
@@ -118,9 +141,9 @@ impl BatchingSocket {
             segment_size: (length > first.segment).then_some(first.segment),
             src_ip: None,
         };
-        let result = self.io.try_io(Interest::WRITABLE, || {
-            self.state.try_send(UdpSockRef::from(&self.io), &transmit)
-        });
+        let result = self
+            .io
+            .try_io(Interest::WRITABLE, |io| self.state.try_send(UdpSockRef::from(io), &transmit));
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             // The kernel has GSO, but not on this path: `state` knows it now. Once more, one by one.
@@ -139,7 +162,8 @@ impl BatchingSocket {
     /// Sends all that waits, or registers to go on when the kernel has room.
     fn flush(&self, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !queue.batches.is_empty() {
-            ready!(self.io.poll_send_ready(cx))?;
+            // What it says is found out by trying.
+            let _ = ready!(self.io.poll_write_ready(cx))?;
             // On `WouldBlock` the next turn registers the waker.
             let _ = self.send_first(queue);
         }
@@ -217,9 +241,9 @@ impl BatchingSocket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.io.poll_recv_ready(cx))?;
-            let received = self.io.try_io(Interest::READABLE, || {
-                match self.state.recv(UdpSockRef::from(&self.io), bufs, meta)? {
+            let _ = ready!(self.io.poll_read_ready(cx))?;
+            let received = self.io.try_io(Interest::READABLE, |io| {
+                match self.state.recv(UdpSockRef::from(io), bufs, meta)? {
                     0 => Err(io::ErrorKind::WouldBlock.into()),
                     count => Ok(count),
                 }
@@ -252,10 +276,20 @@ impl BatchingSocket {
 
     /// Where a datagram really goes; `None` while that is not known.
     fn real(&self, destination: SocketAddr) -> Option<SocketAddr> {
+        if !placeholder::is_reserved(destination.ip()) {
+            return Some(destination);
+        }
+        let mut named = lock(&self.named);
+        if let Some((_, real)) = named.iter().find(|(known_as, _)| *known_as == destination) {
+            return Some(*real);
+        }
         match self.links.resolver.route(destination) {
             Route::Direct => Some(destination),
             Route::Unknown => None,
-            Route::Named(real) => Some(real),
+            Route::Named(real) => {
+                named.push((destination, real));
+                Some(real)
+            }
         }
     }
 }
@@ -277,7 +311,7 @@ impl Drop for BatchingSocket {
 
 impl AsyncUdpSocket for BatchingSocket {
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
+        Ok(self.local)
     }
 
     fn max_gso_segments(&self) -> usize {

@@ -19,7 +19,7 @@ async fn pair() -> (BatchingSocket, tokio::net::UdpSocket) {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let receiver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let sender = BatchingSocket::new(socket, None, Links::default()).unwrap();
-    sender.io.writable().await.unwrap();
+    let _ = sender.io.writable().await.unwrap();
     (sender, receiver)
 }
 
@@ -61,7 +61,7 @@ async fn receive(receiver: &tokio::net::UdpSocket) -> Vec<u8> {
 async fn bears_the_mark() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let socket = BatchingSocket::new(socket, Some(0x51), Links::default()).unwrap();
-    let mark = nix::sys::socket::getsockopt(&socket.io, sockopt::Mark).unwrap();
+    let mark = nix::sys::socket::getsockopt(socket.io.get_ref(), sockopt::Mark).unwrap();
     assert_eq!(mark, 0x51);
 }
 
@@ -144,4 +144,34 @@ async fn last_words_leave_when_it_is_dropped() {
     drop(sender);
     assert_eq!(receive(&receiver).await, b"bye");
     assert_eq!(receive(&receiver).await, b"for good");
+}
+
+/// What is to be read at the port wakes its reader alone.
+#[tokio::test]
+async fn one_that_only_sends_is_not_woken_by_what_arrives() {
+    let shared = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    shared.set_nonblocking(true).unwrap();
+    let receiver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let sender = BatchingSocket::sender(shared.try_clone().unwrap(), Links::default()).unwrap();
+    let reader = tokio::net::UdpSocket::from_std(shared).unwrap();
+    receiver.send_to(b"in", reader.local_addr().unwrap()).await.unwrap();
+    reader.readable().await.unwrap();
+    let _ = sender.io.writable().await.unwrap();
+    assert!(sender.io.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending());
+    send(&sender, &receiver, b"out");
+    assert!(sender.poll_flush(&mut Context::from_waker(Waker::noop())).is_ready());
+    assert_eq!(receive(&receiver).await, b"out");
+}
+
+/// A name leads elsewhere later, and an allocation stays where it was made.
+#[tokio::test]
+async fn a_server_stays_where_it_was_found() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let socket = BatchingSocket::new(socket, None, Links::default()).unwrap();
+    let resolver = &socket.links.resolver;
+    let known_as = resolver.place("turn.example", "192.0.2.1:3478".parse().unwrap());
+    assert_eq!(socket.real(known_as), Some("192.0.2.1:3478".parse().unwrap()));
+    assert_eq!(resolver.place("turn.example", "192.0.2.2:3478".parse().unwrap()), known_as);
+    assert_eq!(resolver.route(known_as), Route::Named("192.0.2.2:3478".parse().unwrap()));
+    assert_eq!(socket.real(known_as), Some("192.0.2.1:3478".parse().unwrap()));
 }
