@@ -7,6 +7,7 @@ pub mod config;
 pub mod diagnosis;
 pub mod frame;
 pub mod handshake;
+pub mod ingress;
 pub mod key;
 pub mod mesh;
 pub mod mqtt_frame;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use qanah_core::signal::{Candidate, CandidateKind};
+use qanah_core::signal::{Candidate, CandidateKind, may_be_peer};
 use webrtc::peer_connection::{
     RTCIceCandidate, RTCIceCandidateInit, RTCIceCandidateType, RTCIceProtocol,
 };
@@ -39,19 +39,10 @@ pub(super) fn selected(candidate: &RTCIceCandidate) -> Option<SelectedCandidate>
     })
 }
 
-/// Whether checks may be sent there at all: a peer must not make us send to a group or to nobody.
-fn is_sane(address: SocketAddr) -> bool {
-    let ip = address.ip();
-    let reachable = match ip {
-        IpAddr::V4(v4) => !v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().is_none(),
-    };
-    // What is sent to a placeholder goes to a server of ours, whoever named it.
-    reachable
-        && address.port() != 0
-        && !ip.is_unspecified()
-        && !ip.is_multicast()
-        && !placeholder::is_reserved(ip)
+/// Whether checks may be sent there at all: a peer must not make us send to ourselves, to a group or to nobody.
+/// What is sent to a placeholder goes to a server of ours, whoever named it.
+pub(super) fn is_sane(address: SocketAddr) -> bool {
+    may_be_peer(address) && !placeholder::is_reserved(address.ip())
 }
 
 /// What an address of IPv4 has less in the local preference of its priority (RFC 8445, section 5.1.2.1).
@@ -101,6 +92,9 @@ mod tests {
     fn refuses_addresses_that_no_check_may_go_to() {
         for address in [
             "0.0.0.0:1",
+            "127.0.0.1:1",
+            "127.9.9.9:1",
+            "[::1]:1",
             "224.0.0.1:1",
             "255.255.255.255:1",
             "192.0.2.1:0",

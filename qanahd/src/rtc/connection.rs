@@ -12,8 +12,9 @@ use webrtc::data_channel::RTCDataChannelInit;
 use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder};
 use webrtc_core::peer_connection::configuration::RTCOfferOptions;
 
+use super::admission::Admission;
 use super::handler::{Handler, Shared};
-use super::port::Names;
+use super::names::Names;
 use super::runtime::DriverRuntime;
 use super::sdp::Remote;
 use super::told::Told;
@@ -151,9 +152,10 @@ impl Connection {
         if addresses.is_empty() {
             return Err(RtcError::NoAddresses);
         }
-        let told = Told::new(settings.foreign.clone());
         let names = Names::default();
-        let shared = Arc::new(Shared::new(events, is_offerer, told.clone(), names.clone()));
+        let admission = Admission::new(Told::new(settings.foreign.clone()), names.clone());
+        let told = admission.told().clone();
+        let shared = Arc::new(Shared::new(events, is_offerer, admission.clone(), names.clone()));
         let on_exit = {
             let shared = Arc::clone(&shared);
             Arc::new(move || shared.closed("the driver of the connection ended"))
@@ -165,7 +167,7 @@ impl Connection {
         };
         let streams = Streams::new(settings.turn.clone(), dialer, settings.health.clone());
         let runtime =
-            Arc::new(DriverRuntime::new(settings, streams.clone(), told.clone(), &names, on_exit));
+            Arc::new(DriverRuntime::new(settings, streams.clone(), admission, &names, on_exit));
         shared.set_runtime(&runtime);
         let peer = PeerConnectionBuilder::new()
             .with_configuration(options::configuration(settings))
@@ -245,6 +247,7 @@ impl Connection {
             if let Err(error) = self.peer.add_ice_candidate(init).await {
                 tracing::debug!(%error, address = %candidate.address, "candidate not taken");
             }
+            self.shared.told(candidate).await;
         }
     }
 

@@ -1,21 +1,21 @@
 //! From the events of `webrtc` to ours.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use qanah_core::signal::CandidateKind;
+use qanah_core::signal::{Candidate, CandidateKind};
 use webrtc::data_channel::DataChannel;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionEventHandler, RTCIceConnectionState, RTCIceGatheringState,
     RTCPeerConnectionIceEvent, RTCPeerConnectionState,
 };
 
+use super::admission::Admission;
 use super::channel::{self, Channel};
+use super::names::Names;
 use super::options::{DISCONNECTED_AFTER, FAILED_AFTER};
-use super::port::Names;
 use super::runtime::DriverRuntime;
-use super::told::Told;
 use super::{CHANNEL_LABEL, EventSink, RtcEvent, SelectedCandidate, candidate};
 
 /// A peer that opens more channels of its own than this, or sends as many texts, is broken or worse: what
@@ -29,7 +29,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the driver's callbacks and the connection share.
 pub(super) struct Shared {
     sink: EventSink,
-    told: Told,
+    admission: Admission,
     names: Names,
     is_offerer: bool,
     is_closed: AtomicBool,
@@ -41,6 +41,8 @@ pub(super) struct Shared {
     ice_epoch: AtomicU32,
     has_failed: AtomicBool,
     strays: AtomicU64,
+    /// The other end as it was reported last.
+    reported: Mutex<Option<SelectedCandidate>>,
     pub(super) generation: AtomicU32,
     /// Weak, because the connection holds its handler.
     connection: OnceLock<Weak<dyn PeerConnection>>,
@@ -48,10 +50,15 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(sink: EventSink, is_offerer: bool, told: Told, names: Names) -> Self {
+    pub(super) fn new(
+        sink: EventSink,
+        is_offerer: bool,
+        admission: Admission,
+        names: Names,
+    ) -> Self {
         Self {
             sink,
-            told,
+            admission,
             names,
             is_offerer,
             is_closed: AtomicBool::new(false),
@@ -62,6 +69,7 @@ impl Shared {
             ice_epoch: AtomicU32::new(0),
             has_failed: AtomicBool::new(false),
             strays: AtomicU64::new(0),
+            reported: Mutex::default(),
             generation: AtomicU32::new(0),
             connection: OnceLock::new(),
             runtime: OnceLock::new(),
@@ -97,6 +105,8 @@ impl Shared {
     /// Reports that the channel is open.
     pub(super) fn opened(self: &Arc<Self>, channel: Arc<dyn DataChannel>) {
         self.is_open.store(true, Ordering::Release);
+        // It opens when data has come, and that comes after the handshake, of both sides.
+        self.admission.opened();
         self.set_eager(false);
         self.emit(RtcEvent::ChannelOpen(Channel::new(channel, Arc::clone(self))));
     }
@@ -159,7 +169,25 @@ impl Shared {
         self.is_relayed.store(is_relayed, Ordering::Relaxed);
         self.set_eager(!self.is_open.load(Ordering::Acquire));
         self.limit_opening();
+        *self.reported() = Some(remote);
         self.emit(RtcEvent::IceConnected { local, remote });
+    }
+
+    fn reported(&self) -> MutexGuard<'_, Option<SelectedCandidate>> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A candidate was told. When it is the other end of the path, and that was taken for what it is not, the path
+    /// is reported again: whether it goes through a TURN server is what others decide by.
+    pub(super) async fn told(self: &Arc<Self>, candidate: &Candidate) {
+        let is_relayed = |kind| kind == CandidateKind::Relayed;
+        let was_wrong = self.reported().is_some_and(|remote| {
+            remote.address == candidate.address
+                && is_relayed(remote.kind) != is_relayed(candidate.kind)
+        });
+        if was_wrong && let Some((local, remote)) = self.selected_pair().await {
+            self.connected(local, remote);
+        }
     }
 
     /// The pair of candidates that ICE uses now.
@@ -169,7 +197,7 @@ impl Shared {
         let pair = ice.get_selected_candidate_pair().await.ok()??;
         let mut remote = candidate::selected(pair.remote())?;
         // ICE keeps calling what it met before it was told by its first name.
-        if let Some(kind) = self.told.kind(remote.address) {
+        if let Some(kind) = self.admission.told().kind(remote.address) {
             remote.kind = kind;
         }
         let mut local = candidate::selected(pair.local())?;

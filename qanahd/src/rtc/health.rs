@@ -76,6 +76,8 @@ struct Entry {
     since: Instant,
     /// When it was first asked for what it has not given since.
     asked: Option<Instant>,
+    /// Streams to it that live.
+    streams: usize,
     /// Requests without an answer, and whether they bore credentials.
     open: VecDeque<(TransactionId, bool)>,
 }
@@ -92,6 +94,7 @@ impl Entry {
             state: ServerState::Unknown,
             since: now,
             asked: None,
+            streams: 0,
             open: VecDeque::new(),
         }
     }
@@ -329,11 +332,39 @@ impl Health {
         was_told && header.kind & ERROR == SUCCESS
     }
 
-    /// The stream to the server of this URL could not be made, or broke.
+    /// A stream to the server of this URL is there, as long as what is returned.
+    pub(super) fn stream(&self, url: &str) -> LiveStream {
+        let live = LiveStream { health: self.clone(), url: url.to_owned() };
+        live.each(|streams| *streams += 1);
+        live
+    }
+
+    /// A stream to the server of this URL could not be made, or broke. While others live, the server is not to blame.
     pub(super) fn failed(&self, url: &str, reason: &str, now: Instant) {
-        for entry in self.entries().iter_mut().filter(|entry| entry.url == url) {
+        let mut entries = self.entries();
+        for entry in entries.iter_mut().filter(|entry| entry.url == url && entry.streams == 0) {
             entry.set(ServerState::Trouble(reason.to_owned()), now);
         }
+    }
+}
+
+/// A stream that lives.
+pub(super) struct LiveStream {
+    health: Health,
+    url: String,
+}
+
+impl LiveStream {
+    fn each(&self, change: impl Fn(&mut usize)) {
+        for entry in self.health.entries().iter_mut().filter(|entry| entry.url == self.url) {
+            change(&mut entry.streams);
+        }
+    }
+}
+
+impl Drop for LiveStream {
+    fn drop(&mut self) {
+        self.each(|streams| *streams = streams.saturating_sub(1));
     }
 }
 

@@ -190,6 +190,21 @@ fn streams_have_addresses_of_their_own_and_break() {
     assert_eq!(world.state(2), ServerState::Works);
 }
 
+/// A connection's stream breaks while others use the server.
+#[test]
+fn a_server_is_in_trouble_when_no_stream_to_it_lives() {
+    let server = [turn(Carrier::Tcp, password()), turn(Carrier::Udp, password())];
+    let world = World::new(&server);
+    let url = "turn:turn.example:3478?transport=tcp";
+    let (first, second) = (world.health.stream(url), world.health.stream(url));
+    drop(first);
+    world.health.failed(url, "it is gone", world.now);
+    assert_eq!(world.state(1), ServerState::Unknown);
+    drop(second);
+    world.health.failed(url, "it is gone", world.now);
+    assert_eq!(world.trouble(1), "it is gone");
+}
+
 #[test]
 fn what_is_remembered_of_requests_has_a_limit() {
     let world = World::new(&[]);

@@ -9,12 +9,14 @@
 //! (`runtime`), which gives it UDP sockets that batch (`socket`) and carry messages to TURN servers
 //! over streams (`turn`), and a resolver that never waits (`resolve`).
 
+mod admission;
 mod batch;
 mod candidate;
 mod channel;
 mod connection;
 mod handler;
 mod health;
+mod names;
 mod options;
 mod port;
 mod ported;

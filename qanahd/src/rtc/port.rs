@@ -6,13 +6,15 @@
 //!
 //! - a check names the receiver in its USERNAME (RFC 8445, section 7.2.2),
 //! - an answer has the transaction of its request,
-//! - anything else belongs to those who exchanged checks with its source. Mostly this is one connection. With
-//!   two to one peer, an old and a new one, both get it; DTLS drops what is not its own (RFC 9147, section 4.5.2).
+//! - anything else belongs to those whose checks its source has answered. Mostly this is one connection. With
+//!   two to one peer, an old and a new one, both get it, as far as it makes sense where they stand (`admission`);
+//!   DTLS drops what is not its own (RFC 9147, section 4.5.2).
 //!
 //! A stranger can neither take a datagram from its receiver nor make anything here grow: all is bounded, and
 //! what does not fit is dropped.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,25 +22,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use qanah_core::turn::{BINDING, StunHeader, TransactionId};
+use qanah_core::turn::{StunHeader, receiver};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
-use tokio::io::Interest;
 use tokio::task::AbortHandle;
-use webrtc_core::stun::attributes::ATTR_USERNAME;
-use webrtc_core::stun::textattrs::TextAttribute;
 
-use super::health::decoded;
+use super::admission::Admission;
 use super::socket::grow_buffers;
 use super::taken::{PortReport, Taken};
+use super::turn::placeholder;
+use super::udp::Udp;
 
-/// Bytes that may wait for a connection: what a full SCTP window is.
+/// Bytes that may wait for a connection, with what it takes to keep them: what a full SCTP window is.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
-/// Sources that a connection may get datagrams from.
-const MAX_SOURCES: usize = 64;
-/// Requests whose answers a connection waits for.
-const MAX_REQUESTS: usize = 512;
-/// ICE generations of a connection whose checks are taken.
-const MAX_UFRAGS: usize = 2;
 /// Sockets that are kept, one for each address that the machine has or had.
 const MAX_SOCKETS: usize = 32;
 /// Pause after an error of the socket.
@@ -101,48 +96,9 @@ impl Port {
     }
 }
 
-/// How a connection is called by its peer, for all its sockets.
-#[derive(Clone, Default)]
-pub(super) struct Names(Arc<Mutex<NamesInner>>);
-
-#[derive(Default)]
-struct NamesInner {
-    ufrags: VecDeque<String>,
-    /// The address that `webrtc` knows, and the one at the port.
-    addresses: Vec<(SocketAddr, SocketAddr)>,
-}
-
-impl Names {
-    /// A new generation begins; the one before still counts.
-    pub(super) fn add_ufrag(&self, ufrag: &str) {
-        let mut inner = lock(&self.0);
-        inner.ufrags.push_back(ufrag.to_owned());
-        if inner.ufrags.len() > MAX_UFRAGS {
-            inner.ufrags.pop_front();
-        }
-    }
-
-    pub(super) fn add_address(&self, known: SocketAddr, shared: SocketAddr) {
-        let mut inner = lock(&self.0);
-        inner.addresses.retain(|(_, other)| *other != shared);
-        inner.addresses.push((known, shared));
-    }
-
-    /// The address that others see when they are on the same network.
-    pub(super) fn translate(&self, address: SocketAddr) -> SocketAddr {
-        let inner = lock(&self.0);
-        let found = inner.addresses.iter().find(|(known, _)| *known == address);
-        found.map_or(address, |(_, shared)| *shared)
-    }
-
-    fn has_ufrag(&self, ufrag: &str) -> bool {
-        lock(&self.0).ufrags.iter().any(|own| own == ufrag)
-    }
-}
-
 /// What a connection has at the port.
 pub(super) struct Inbox {
-    names: Names,
+    admission: Admission,
     inner: Mutex<InboxInner>,
 }
 
@@ -151,8 +107,6 @@ struct InboxInner {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     waker: Option<Waker>,
-    sources: VecDeque<SocketAddr>,
-    requests: VecDeque<TransactionId>,
 }
 
 struct Waiting {
@@ -161,20 +115,14 @@ struct Waiting {
     bytes: Vec<u8>,
 }
 
-impl Inbox {
-    /// Something goes out: answers to it are awaited.
-    pub(super) fn sent(&self, to: SocketAddr, datagram: &[u8]) {
-        let Some(header) = StunHeader::read(datagram).filter(|header| header.is_request()) else {
-            return;
-        };
-        let mut inner = lock(&self.inner);
-        inner.requests.push_back(header.id);
-        if inner.requests.len() > MAX_REQUESTS {
-            inner.requests.pop_front();
-        }
-        inner.learn(to);
+impl Waiting {
+    /// What it takes of [`MAX_WAITING`]: the least of datagrams is not for nothing.
+    fn cost(&self) -> usize {
+        self.bytes.capacity() + size_of::<Self>()
     }
+}
 
+impl Inbox {
     /// The next datagrams of one source.
     pub(super) fn poll(
         &self,
@@ -193,7 +141,7 @@ impl Inbox {
             }
             return Poll::Pending;
         };
-        inner.bytes = inner.bytes.saturating_sub(next.bytes.len());
+        inner.bytes = inner.bytes.saturating_sub(next.cost());
         let room = buffer.len().min(next.bytes.len());
         if let (Some(into), Some(bytes)) = (buffer.get_mut(..room), next.bytes.get(..room)) {
             into.copy_from_slice(bytes);
@@ -203,46 +151,32 @@ impl Inbox {
         Poll::Ready(1)
     }
 
+    /// Puts in what of these datagrams this connection takes.
     fn deliver(&self, from: SocketAddr, stride: usize, bytes: &[u8]) {
-        let mut inner = lock(&self.inner);
-        if inner.bytes + bytes.len() > MAX_WAITING {
+        if lock(&self.inner).bytes + bytes.len() > MAX_WAITING {
             return;
         }
-        inner.bytes += bytes.len();
-        inner.waiting.push_back(Waiting { from, stride, bytes: bytes.to_vec() });
+        let mut bytes = bytes.to_vec();
+        let (length, from) = self.admission.sift(from, stride, &mut bytes);
+        if length == 0 {
+            return;
+        }
+        bytes.truncate(length);
+        let next = Waiting { from, stride, bytes };
+        let mut inner = lock(&self.inner);
+        inner.bytes += next.cost();
+        inner.waiting.push_back(next);
         if let Some(waker) = inner.waker.take() {
             waker.wake();
         }
     }
 
-    /// Whether a STUN message is for this connection. Who sends it a check is a source from then on.
+    /// Whether a STUN message is for this connection.
     fn takes(&self, from: SocketAddr, header: StunHeader, ufrag: Option<&str>) -> bool {
         if header.is_request() {
-            let is_ours = ufrag.is_some_and(|ufrag| self.names.has_ufrag(ufrag));
-            if is_ours {
-                lock(&self.inner).learn(from);
-            }
-            return is_ours;
-        }
-        let mut inner = lock(&self.inner);
-        match inner.requests.iter().position(|id| *id == header.id) {
-            Some(at) => inner.requests.remove(at).is_some(),
-            None => header.kind == BINDING | 0x0010 && inner.sources.contains(&from),
-        }
-    }
-
-    fn has_source(&self, from: SocketAddr) -> bool {
-        lock(&self.inner).sources.contains(&from)
-    }
-}
-
-impl InboxInner {
-    fn learn(&mut self, source: SocketAddr) {
-        if !self.sources.contains(&source) {
-            self.sources.push_back(source);
-            if self.sources.len() > MAX_SOURCES {
-                self.sources.pop_front();
-            }
+            self.admission.is_receiver(ufrag)
+        } else {
+            self.admission.awaits(from, header)
         }
     }
 }
@@ -270,9 +204,9 @@ impl PortSocket {
         grow_buffers(&socket);
         socket.set_nonblocking(true)?;
         let inboxes: Arc<Mutex<Vec<Weak<Inbox>>>> = Arc::default();
-        let io = tokio::net::UdpSocket::from_std(socket.try_clone()?)?;
-        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
-        let reader = tokio::spawn(read(io, state, Arc::clone(&inboxes))).abort_handle();
+        let udp = Udp::new(socket.try_clone()?)?;
+        let state = UdpSocketState::new(UdpSockRef::from(udp.socket()))?;
+        let reader = tokio::spawn(read(udp, state, Arc::clone(&inboxes))).abort_handle();
         Ok(Self { socket, address, inboxes, reader })
     }
 
@@ -286,8 +220,8 @@ impl PortSocket {
     }
 
     /// Begins to listen for a connection, until what is returned is dropped.
-    pub(super) fn listen(&self, names: Names) -> Arc<Inbox> {
-        let inbox = Arc::new(Inbox { names, inner: Mutex::default() });
+    pub(super) fn listen(&self, admission: Admission) -> Arc<Inbox> {
+        let inbox = Arc::new(Inbox { admission, inner: Mutex::default() });
         let mut inboxes = lock(&self.inboxes);
         inboxes.retain(|inbox| inbox.strong_count() > 0);
         inboxes.push(Arc::downgrade(&inbox));
@@ -295,22 +229,15 @@ impl PortSocket {
     }
 }
 
-async fn read(
-    io: tokio::net::UdpSocket,
-    state: UdpSocketState,
-    inboxes: Arc<Mutex<Vec<Weak<Inbox>>>>,
-) {
+async fn read(udp: Udp, state: UdpSocketState, inboxes: Arc<Mutex<Vec<Weak<Inbox>>>>) {
     let mut buffer = vec![0; RECEIVE];
     loop {
-        if let Err(error) = io.readable().await {
-            tracing::warn!(%error, "nothing is received at ListenPort any more");
-            return;
-        }
         let mut meta = [RecvMeta::default()];
-        let received = io.try_io(Interest::READABLE, || {
+        let mut receive = |socket: UdpSockRef<'_>| {
             let mut bufs = [IoSliceMut::new(&mut buffer)];
-            state.recv(UdpSockRef::from(&io), &mut bufs, &mut meta)
-        });
+            state.recv(socket, &mut bufs, &mut meta)
+        };
+        let received = poll_fn(|cx| udp.poll_receive(cx, &mut receive)).await;
         let [meta] = meta;
         match received {
             Ok(1..) => {
@@ -320,7 +247,6 @@ async fn read(
             }
             // Errors of what was sent are told here too (a port that is closed); they are nobody's end.
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 tracing::debug!(%error, "receiving at ListenPort");
                 // Should it go on like that, it does not keep the thread busy.
@@ -332,30 +258,60 @@ async fn read(
 
 /// Gives what came from one source to those it is for.
 fn sort(listening: &[Arc<Inbox>], from: SocketAddr, stride: usize, bytes: &[u8]) {
-    if StunHeader::read(bytes).is_none() {
-        for inbox in listening.iter().filter(|inbox| inbox.has_source(from)) {
+    if placeholder::is_reserved(from.ip()) {
+        // Nobody can be there, so somebody wants to look like a server of ours.
+        return;
+    }
+    let of_peer = |stride, bytes: &[u8]| {
+        for inbox in listening.iter().filter(|inbox| inbox.admission.is_peer(from)) {
             inbox.deliver(from, stride, bytes);
         }
+    };
+    if StunHeader::read(bytes).is_none() {
+        of_peer(stride, bytes);
         return;
     }
     for datagram in bytes.chunks(stride) {
         let Some(header) = StunHeader::read(datagram) else {
-            for inbox in listening.iter().filter(|inbox| inbox.has_source(from)) {
-                inbox.deliver(from, datagram.len(), datagram);
-            }
+            of_peer(datagram.len(), datagram);
             continue;
         };
         let ufrag = header.is_request().then(|| receiver(datagram)).flatten();
-        let taker = listening.iter().find(|it| it.takes(from, header, ufrag.as_deref()));
-        if let Some(inbox) = taker {
+        if let Some(inbox) = listening.iter().find(|it| it.takes(from, header, ufrag)) {
             inbox.deliver(from, datagram.len(), datagram);
         }
     }
 }
 
-/// Whom a check is for: the first part of its USERNAME.
-fn receiver(datagram: &[u8]) -> Option<String> {
-    let message = decoded(datagram)?;
-    let name = TextAttribute::get_from_as(&message, ATTR_USERNAME).ok()?;
-    name.text.split_once(':').map(|(ufrag, _)| ufrag.to_owned())
+#[cfg(test)]
+mod tests {
+    use qanah_core::turn::{BINDING, SUCCESS};
+
+    use super::*;
+
+    /// The least that is taken, and what is never taken, in a number that would count for little.
+    #[test]
+    fn small_datagrams_fill_an_inbox_with_what_they_cost() {
+        let from = SocketAddr::from(([192, 0, 2, 1], 1));
+        let inbox = Inbox { admission: Admission::default(), inner: Mutex::default() };
+        let stun = |kind: u16, attributes: &[u8]| {
+            let length = u8::try_from(attributes.len()).unwrap();
+            let [high, low] = kind.to_be_bytes();
+            let head = [high, low, 0, length, 0x21, 0x12, 0xa4, 0x42];
+            [&head[..], &[7; 12], attributes].concat()
+        };
+        let check = stun(BINDING, b"\x00\x06\x00\x03a:b\x00");
+        inbox.admission.sent(from, from, check.len(), &check);
+        inbox.deliver(from, 20, &stun(BINDING | SUCCESS, &[]));
+        inbox.admission.opened();
+        let sealed = [23, 254, 253, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+        for _ in 0..200_000 {
+            inbox.deliver(from, 14, &sealed);
+            inbox.deliver(from, 1, b"");
+        }
+        let inner = lock(&inbox.inner);
+        let count = inner.waiting.len();
+        assert!(count <= 1 + MAX_WAITING / size_of::<Waiting>(), "{count}");
+        assert!(inner.waiting.iter().all(|one| !one.bytes.is_empty()));
+    }
 }

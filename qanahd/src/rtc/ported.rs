@@ -10,7 +10,8 @@ use qanah_core::turn::StunHeader;
 use quinn_udp::{RecvMeta, Transmit};
 use webrtc::runtime::AsyncUdpSocket;
 
-use super::port::{Inbox, Names, PortSocket};
+use super::names::Names;
+use super::port::{Inbox, PortSocket};
 use super::socket::{BatchingSocket, Links};
 
 /// The first byte of a ChannelData message (RFC 7983, section 7).
@@ -46,9 +47,10 @@ impl PortedSocket {
         names: &Names,
         links: Links,
     ) -> io::Result<Self> {
+        // The mark was set at the port.
+        let inbox = port.listen(links.admission.clone());
         let sender = BatchingSocket::send_only(port.sender()?, links)?;
         names.add_address(own.local_addr()?, port.address());
-        let inbox = port.listen(names.clone());
         Ok(Self { own, sender, inbox, _port: port, inbox_first: AtomicBool::new(false) })
     }
 
@@ -60,9 +62,9 @@ impl PortedSocket {
     ) -> Poll<usize> {
         let received = self.inbox.poll(cx, bufs, meta);
         if received.is_ready()
-            && let (Some(meta), Some(buffer)) = (meta.first_mut(), bufs.first())
+            && let (Some(meta), Some(buffer)) = (meta.first(), bufs.first())
         {
-            self.sender.judge_one(meta, buffer);
+            self.sender.heard(meta, buffer);
         }
         received
     }
@@ -93,7 +95,6 @@ impl AsyncUdpSocket for PortedSocket {
         if is_turn(transmit.contents) {
             return self.own.poll_send(cx, transmit);
         }
-        self.inbox.sent(transmit.destination, transmit.contents);
         self.sender.poll_send(cx, transmit)
     }
 

@@ -203,6 +203,23 @@ impl Resolver {
         }
     }
 
+    /// This name leads to that address now. Returns its placeholder.
+    #[cfg(test)]
+    pub(super) fn place(&self, host: &str, address: SocketAddr) -> SocketAddr {
+        let mut entries = self.entries();
+        let index = entries.iter().position(|entry| entry.host == host).unwrap_or(entries.len());
+        entries.truncate(index);
+        entries.push(Entry {
+            host: host.to_owned(),
+            port: address.port(),
+            v4: Some(address),
+            v6: None,
+            asked: Some(Instant::now()),
+            in_flight: false,
+        });
+        placeholder(index.try_into().unwrap(), address.port(), true)
+    }
+
     /// Where a datagram to `destination` really goes.
     pub(super) fn route(&self, destination: SocketAddr) -> Route {
         let Some(index) = placeholder_index(destination) else {

@@ -14,13 +14,14 @@ use webrtc::runtime::{
 };
 
 use super::Settings;
+use super::admission::Admission;
 use super::health::Health;
-use super::port::{Names, Port};
+use super::names::Names;
+use super::port::Port;
 use super::ported::PortedSocket;
 use super::progress::Progress;
 use super::resolve::Resolver;
 use super::socket::{BatchingSocket, Links};
-use super::told::Told;
 use super::turn::placeholder;
 use super::turn::streams::Streams;
 
@@ -32,7 +33,7 @@ pub(super) struct DriverRuntime {
     fw_mark: Option<u32>,
     streams: Streams,
     health: Health,
-    told: Told,
+    admission: Admission,
     /// The tunnel's one port, and how the connection is called there.
     port: Option<(Port, Names)>,
     progress: Progress,
@@ -50,7 +51,7 @@ impl DriverRuntime {
     pub(super) fn new(
         settings: &Settings,
         streams: Streams,
-        told: Told,
+        admission: Admission,
         names: &Names,
         on_exit: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
@@ -59,7 +60,7 @@ impl DriverRuntime {
             fw_mark: settings.fw_mark,
             streams,
             health: settings.health.clone(),
-            told,
+            admission,
             port: settings.port.clone().map(|port| (port, names.clone())),
             progress: settings.progress.clone(),
             on_exit,
@@ -155,7 +156,7 @@ impl Runtime for DriverRuntime {
             resolver: self.resolver.clone(),
             streams,
             health: self.health.clone(),
-            told: self.told.clone(),
+            admission: self.admission.clone(),
             progress: self.progress.clone(),
         };
         let own = BatchingSocket::new(socket, self.fw_mark, links(self.streams.for_socket()))?;

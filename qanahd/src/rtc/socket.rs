@@ -15,17 +15,16 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use webrtc::runtime::AsyncUdpSocket;
 
+use super::admission::Admission;
 use super::batch::{MAX_BATCH_SEGMENTS, Queue};
 use super::health::Health;
 use super::progress::Progress;
 use super::resolve::{Resolver, Route};
-use super::told::Told;
 use super::turn::placeholder;
 use super::turn::streams::SocketStreams;
 use super::udp::Udp;
@@ -50,8 +49,8 @@ pub(super) struct Links {
     pub(super) streams: Option<SocketStreams>,
     /// Watches how the servers answer.
     pub(super) health: Health,
-    /// Knows who may send checks.
-    pub(super) told: Told,
+    /// Knows who may send what.
+    pub(super) admission: Admission,
     /// Told whenever the driver comes back to receive.
     pub(super) progress: Progress,
 }
@@ -63,7 +62,8 @@ pub(super) struct BatchingSocket {
     state: UdpSocketState,
     links: Links,
     queue: Mutex<Queue>,
-    /// Servers that were sent to by placeholder: (real, placeholder). Mostly empty.
+    /// Servers that were sent to by placeholder: (placeholder, real). Mostly empty. They stay where they were found,
+    /// or a name with several addresses would take an allocation away from its server.
     named: Mutex<Vec<(SocketAddr, SocketAddr)>>,
     /// In so many polls to come, what waits to leave is most likely an answer to what has just been received.
     answers: AtomicU8,
@@ -191,9 +191,12 @@ impl BatchingSocket {
         self.flush(&mut queue, cx)
     }
 
-    /// As [`judge`](Self::judge), for what came by another way.
-    pub(super) fn judge_one(&self, meta: &mut RecvMeta, buffer: &[u8]) {
-        self.judge(meta, buffer, &lock(&self.named));
+    /// Notes what the servers say among datagrams that came in.
+    pub(super) fn heard(&self, meta: &RecvMeta, buffer: &[u8]) {
+        let received = buffer.get(..meta.len).unwrap_or_default();
+        for datagram in received.chunks(meta.stride.max(1)) {
+            self.links.health.received(Some(self.local), meta.addr, datagram);
+        }
     }
 
     /// Sends what can be sent at once.
@@ -232,11 +235,11 @@ impl BatchingSocket {
         };
         let (from, message) = ready!(streams.poll_message(cx, buffer.len()));
         self.links.health.received(None, from, &message);
-        let is_admitted = self.links.told.admits_datagram(from, &message, Instant::now());
+        let mut length = 0;
         if let Some(room) = buffer.get_mut(..message.len()) {
             room.copy_from_slice(&message);
+            (length, _) = self.links.admission.sift(from, message.len(), room);
         }
-        let length = if is_admitted { message.len() } else { 0 };
         *meta = RecvMeta::default();
         (meta.addr, meta.len, meta.stride) = (from, length, length.max(1));
         Poll::Ready(1)
@@ -254,32 +257,42 @@ impl BatchingSocket {
                 count => Ok(count),
             });
         let count = ready!(received)?;
-        let named = lock(&self.named);
-        for (one, buffer) in meta.iter_mut().zip(bufs.iter()).take(count) {
-            self.judge(one, buffer, &named);
+        for (one, buffer) in meta.iter_mut().zip(bufs.iter_mut()).take(count) {
+            self.judge(one, buffer);
         }
         self.answers.store(ANSWERS, Ordering::Relaxed);
         Poll::Ready(Ok(count))
     }
 
-    /// Whom a datagram is from, as `webrtc` knows them.
-    fn judge(&self, meta: &mut RecvMeta, buffer: &[u8], named: &[(SocketAddr, SocketAddr)]) {
+    /// Leaves of what came only what `webrtc` shall see, from whom it knows.
+    fn judge(&self, meta: &mut RecvMeta, buffer: &mut [u8]) {
         meta.stride = meta.stride.max(1);
         if placeholder::is_reserved(meta.addr.ip()) {
             // Nobody can be there, so somebody wants to look like a server of ours.
             meta.len = 0;
             return;
         }
-        if let Some((_, placeholder)) = named.iter().find(|(real, _)| *real == meta.addr) {
-            meta.addr = *placeholder;
+        let received = buffer.get_mut(..meta.len).unwrap_or_default();
+        (meta.len, meta.addr) = self.links.admission.sift(meta.addr, meta.stride, received);
+        self.heard(meta, buffer);
+    }
+
+    /// Where a datagram really goes; `None` while that is not known.
+    fn real(&self, destination: SocketAddr) -> Option<SocketAddr> {
+        if !placeholder::is_reserved(destination.ip()) {
+            return Some(destination);
         }
-        let received = buffer.get(..meta.len).unwrap_or_default();
-        if !self.links.told.admits_datagram(meta.addr, received, Instant::now()) {
-            meta.len = 0;
-            return;
+        let mut named = lock(&self.named);
+        if let Some((_, real)) = named.iter().find(|(known_as, _)| *known_as == destination) {
+            return Some(*real);
         }
-        for datagram in received.chunks(meta.stride) {
-            self.links.health.received(Some(self.local), meta.addr, datagram);
+        match self.links.resolver.route(destination) {
+            Route::Direct => Some(destination),
+            Route::Unknown => None,
+            Route::Named(real) => {
+                named.push((destination, real));
+                Some(real)
+            }
         }
     }
 }
@@ -314,23 +327,19 @@ impl AsyncUdpSocket for BatchingSocket {
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
         let length = transmit.contents.len();
-        self.links.health.sent(transmit.destination, transmit.contents);
+        let size = transmit.segment_size.filter(|size| *size > 0).unwrap_or(length);
+        let known_as = transmit.destination;
+        self.links.health.sent(known_as, transmit.contents);
         if let Some(streams) = &self.links.streams
-            && streams.send(transmit.destination, transmit.contents)
+            && streams.send(known_as, transmit.contents)
         {
+            self.links.admission.sent(known_as, known_as, size, transmit.contents);
             return Poll::Ready(Ok(length));
         }
-        let destination = match self.links.resolver.route(transmit.destination) {
-            Route::Direct => transmit.destination,
-            Route::Unknown => return Poll::Ready(Ok(length)),
-            Route::Named(real) => {
-                let mut named = lock(&self.named);
-                if !named.iter().any(|(_, placeholder)| *placeholder == transmit.destination) {
-                    named.push((real, transmit.destination));
-                }
-                real
-            }
+        let Some(destination) = self.real(known_as) else {
+            return Poll::Ready(Ok(length));
         };
+        self.links.admission.sent(destination, known_as, size, transmit.contents);
         let mut queue = lock(&self.queue);
         if queue.bytes > MAX_QUEUE_BYTES {
             ready!(self.flush(&mut queue, cx))?;

@@ -144,3 +144,59 @@ async fn last_words_leave_when_it_is_dropped() {
     assert_eq!(receive(&receiver).await, b"bye");
     assert_eq!(receive(&receiver).await, b"for good");
 }
+
+/// What is to be read at the port wakes its reader alone.
+#[tokio::test]
+async fn one_that_only_sends_is_not_woken_by_what_arrives() {
+    let shared = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    shared.set_nonblocking(true).unwrap();
+    let receiver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let sender = BatchingSocket::send_only(shared.try_clone().unwrap(), Links::default()).unwrap();
+    let reader = tokio::net::UdpSocket::from_std(shared).unwrap();
+    receiver.send_to(b"in", reader.local_addr().unwrap()).await.unwrap();
+    reader.readable().await.unwrap();
+    come_back_to_receive(&sender, Waker::noop());
+    send(&sender, &receiver, b"out");
+    assert!(sender.poll_flush(&mut Context::from_waker(Waker::noop())).is_ready());
+    assert_eq!(receive(&receiver).await, b"out");
+}
+
+/// A name leads elsewhere later, and an allocation stays where it was made.
+#[tokio::test]
+async fn a_server_stays_where_it_was_found() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let socket = BatchingSocket::new(socket, None, Links::default()).unwrap();
+    let resolver = &socket.links.resolver;
+    let known_as = resolver.place("turn.example", "192.0.2.1:3478".parse().unwrap());
+    assert_eq!(socket.real(known_as), Some("192.0.2.1:3478".parse().unwrap()));
+    assert_eq!(resolver.place("turn.example", "192.0.2.2:3478".parse().unwrap()), known_as);
+    assert_eq!(resolver.route(known_as), Route::Named("192.0.2.2:3478".parse().unwrap()));
+    assert_eq!(socket.real(known_as), Some("192.0.2.1:3478".parse().unwrap()));
+}
+
+/// What was received is on its way to the TUN device: its acknowledgement lets it go first, but not twice.
+#[tokio::test]
+async fn a_short_answer_waits_for_one_poll() {
+    let (sender, receiver) = pair().await;
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&count));
+    come_back_to_receive(&sender, &waker);
+    receiver.send_to(b"data", sender.local).await.unwrap();
+    let mut buffer = [0; 2000];
+    std::future::poll_fn(|cx| {
+        let mut bufs = [IoSliceMut::new(&mut buffer)];
+        sender.poll_recv(cx, &mut bufs, &mut [RecvMeta::default()])
+    })
+    .await
+    .unwrap();
+    // The driver looks for more, has an answer, and comes back.
+    come_back_to_receive(&sender, &waker);
+    send(&sender, &receiver, b"answer");
+    let woken = count.0.load(Ordering::Relaxed);
+    come_back_to_receive(&sender, &waker);
+    assert_eq!(waiting(&sender), (1, 6));
+    assert_eq!(count.0.load(Ordering::Relaxed), woken + 1, "it comes back by itself");
+    come_back_to_receive(&sender, &waker);
+    assert_eq!(waiting(&sender), (0, 0));
+    assert_eq!(receive(&receiver).await, b"answer");
+}

@@ -11,30 +11,18 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use qanah_core::signal::{Candidate, CandidateKind};
-use qanah_core::turn::{BINDING, StunHeader};
-use webrtc_core::stun::attributes::{ATTR_DATA, ATTR_XOR_PEER_ADDRESS};
-use webrtc_core::stun::xoraddr::XorMappedAddress;
 
-use super::health::decoded;
+use super::candidate;
 
-/// A Data indication (RFC 8656, section 17).
-const DATA_INDICATION: u16 = 0x0017;
 /// How long a stranger waits: longer than a candidate travels by a broker far away.
 const WAIT: Duration = Duration::from_millis(600);
-/// Strangers that are remembered. With more of them nobody waits.
+/// How long a stranger is remembered who does not come again.
+const FORGET: Duration = Duration::from_secs(30);
+/// Strangers that are remembered. With more of them nobody waits: whom ICE takes for the wrong one is judged again when
+/// the candidate is told.
 const MAX_STRANGERS: usize = 32;
 /// Candidates that are remembered: those of a few generations.
 const MAX_TOLD: usize = 128;
-
-/// Whose datagram a TURN server hands over, and the datagram (RFC 8656, section 11.6). What comes by a bound
-/// channel is from an address that was told: channels are bound for those alone.
-fn handed_over(indication: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
-    let message = decoded(indication)?;
-    let mut peer = XorMappedAddress::default();
-    peer.get_from_as(&message, ATTR_XOR_PEER_ADDRESS).ok()?;
-    let contents = message.get(ATTR_DATA).ok()?;
-    Some((SocketAddr::new(peer.ip, peer.port), contents))
-}
 
 /// Prefixes in which no peer is to be reached, such as those of other overlays: a path through them may end
 /// up in our own tunnel. Shared by all connections of a tunnel.
@@ -63,7 +51,13 @@ pub(super) struct Told {
 #[derive(Default)]
 struct Inner {
     told: Vec<(SocketAddr, CandidateKind)>,
-    strangers: Vec<(SocketAddr, Instant)>,
+    strangers: Vec<Stranger>,
+}
+
+struct Stranger {
+    address: SocketAddr,
+    first: Instant,
+    last: Instant,
 }
 
 impl Told {
@@ -94,36 +88,29 @@ impl Told {
         self.lock().told.iter().find(|(told, _)| *told == address).map(|(_, kind)| *kind)
     }
 
-    /// Whether a datagram is to be taken. Only checks are ever refused, also those that a TURN server of ours hands
-    /// over for somebody: what ICE learns from one relayed address it believes everywhere.
-    pub(super) fn admits_datagram(&self, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
-        match StunHeader::read(datagram).map(|header| header.kind) {
-            Some(BINDING) => self.admits(from, now),
-            Some(DATA_INDICATION) => handed_over(datagram).is_none_or(|(peer, contents)| {
-                let is_check = StunHeader::read(&contents).is_some_and(|it| it.kind == BINDING);
-                !is_check || self.admits(peer, now)
-            }),
-            _ => true,
-        }
-    }
-
-    /// Whether a check from there is to be taken.
+    /// Whether a check from there that bears our name is to be taken, also one that a TURN server of ours hands over: what ICE learns from
+    /// one relayed address it believes everywhere.
     pub(super) fn admits(&self, from: SocketAddr, now: Instant) -> bool {
-        if self.foreign.contains(from.ip()) {
+        if !candidate::is_sane(from) || self.foreign.contains(from.ip()) {
             return false;
         }
         let mut inner = self.lock();
         if inner.told.iter().any(|(told, _)| *told == from) {
             return true;
         }
-        match inner.strangers.iter().find(|(stranger, _)| *stranger == from) {
-            Some((_, since)) => now.saturating_duration_since(*since) >= WAIT,
-            None if inner.strangers.len() >= MAX_STRANGERS => true,
-            None => {
-                inner.strangers.push((from, now));
-                false
-            }
+        let strangers = &mut inner.strangers;
+        if let Some(stranger) = strangers.iter_mut().find(|stranger| stranger.address == from) {
+            stranger.last = now;
+            return now.saturating_duration_since(stranger.first) >= WAIT;
         }
+        if strangers.len() >= MAX_STRANGERS {
+            strangers.retain(|it| now.saturating_duration_since(it.last) <= FORGET);
+        }
+        let is_crowd = strangers.len() >= MAX_STRANGERS;
+        if !is_crowd {
+            strangers.push(Stranger { address: from, first: now, last: now });
+        }
+        is_crowd
     }
 }
 
@@ -148,34 +135,24 @@ mod tests {
         // A crowd finds no memory to fill, and keeps nobody out.
         let crowd = (100..1000).filter(|port| !told.admits(at(*port), now)).count();
         assert_eq!(crowd, MAX_STRANGERS - 2);
+        // Nor for long: who comes later waits again, and who stayed need not.
+        let later = now + FORGET + WAIT;
+        assert!(told.admits(at(2), now + FORGET));
+        assert!(told.admits(at(2), later));
+        assert!(!told.admits(at(5000), later));
+        assert!(told.admits(at(2), later));
     }
 
     #[test]
-    fn checks_that_a_turn_server_hands_over_are_checks_too() {
-        let server = SocketAddr::from(([192, 0, 2, 9], 3478));
-        let peer = SocketAddr::from(([192, 0, 2, 1], 77));
-        // XOR-PEER-ADDRESS of that peer (RFC 8489, section 14.2), then DATA.
-        let indication = |contents: &[u8]| {
-            let address = [0, 1, 0x21, 77 ^ 0x12, 192 ^ 0x21, 0x12, 2 ^ 0xa4, 1 ^ 0x42];
-            let mut bytes = vec![0, 0x17, 0, 0, 0x21, 0x12, 0xa4, 0x42];
-            bytes.extend([7; 12]);
-            bytes.extend([0, 0x12, 0, 8].iter().chain(&address));
-            bytes.extend([0, 0x13, 0, u8::try_from(contents.len()).unwrap()]);
-            bytes.extend(contents);
-            bytes[3] = u8::try_from(bytes.len() - 20).unwrap();
-            bytes
-        };
-        let check = *b"\x00\x01\x00\x00\x21\x12\xa4\x42twelve bytes";
-        let answer = *b"\x01\x01\x00\x00\x21\x12\xa4\x42twelve bytes";
-        assert_eq!(handed_over(&indication(&check)), Some((peer, check.to_vec())));
+    fn nobody_is_taken_for_a_peer_where_none_can_be() {
         let told = Told::default();
         let now = Instant::now();
-        assert!(!told.admits_datagram(server, &indication(&check), now));
-        assert!(told.admits_datagram(server, &indication(&answer), now));
-        assert!(told.admits_datagram(server, &indication(b"\x16\xfe\xfd\x00"), now));
-        assert!(told.admits_datagram(server, b"\x00\x17\x00\x00\x21\x12\xa4\x42twelve bytes", now));
-        assert!(told.add(&Candidate { kind: CandidateKind::Relayed, priority: 1, address: peer }));
-        assert!(told.admits_datagram(server, &indication(&check), now));
+        for text in ["127.0.0.1:77", "[::1]:77", "224.0.0.1:77", "192.0.2.1:0", "240.0.0.1:3478"] {
+            let address = text.parse().unwrap();
+            assert!(!told.admits(address, now), "{address}");
+            assert!(!told.admits(address, now + 2 * WAIT), "{address}");
+        }
+        assert!(told.lock().strangers.is_empty());
     }
 
     #[test]

@@ -103,3 +103,31 @@ fn register<T: AsRawFd + Into<OwnedFd>>(owner: T, interest: Interest) -> io::Res
     let registered = unsafe { AsyncFd::register_with_interest(owner, interest) };
     registered.map_err(io::Error::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    /// A socket of another kind stands in: the kernel drops what is too much of UDP on loopback before a sender
+    /// would have to wait.
+    #[tokio::test]
+    async fn who_found_no_room_is_told_when_there_is_some() {
+        let (full, other) = UnixDatagram::pair().unwrap();
+        full.set_nonblocking(true).unwrap();
+        while full.send(&[0; 1000]).is_ok() {}
+        let udp = Udp::send_only(UdpSocket::from(OwnedFd::from(full)));
+        let room = std::future::poll_fn(|cx| udp.poll_room(cx));
+        tokio::pin!(room);
+        assert!(futures_util::poll!(&mut room).is_pending());
+        let mut buffer = [0; 1000];
+        other.set_nonblocking(true).unwrap();
+        while other.recv(&mut buffer).is_ok() {}
+        tokio::time::timeout(std::time::Duration::from_secs(10), room).await.unwrap().unwrap();
+        udp.socket().send(b"more").unwrap();
+        assert_eq!(other.recv(&mut buffer).unwrap(), 4);
+        udp.forget_room();
+        assert!(udp.room.lock().unwrap().is_none());
+    }
+}

@@ -12,7 +12,7 @@ pub mod text;
 #[cfg(test)]
 pub(crate) mod vectors;
 
-pub use codec::{MAX_CANDIDATES, MAX_DESCRIPTION, MAX_NOISE};
+pub use codec::{MAX_CANDIDATES, MAX_DESCRIPTION, MAX_NOISE, may_be_peer};
 pub use envelope::{Carrier, MAX_ENVELOPE, OpenError, SealError};
 pub use kdf::VERSION;
 pub(crate) use keys::agree;

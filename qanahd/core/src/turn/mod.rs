@@ -1,8 +1,12 @@
-//! TURN (RFC 8656) over a stream, and its time-limited passwords.
+//! TURN (RFC 8656) over a stream, its time-limited passwords, and the little that we read of STUN messages.
 
+mod attributes;
 mod framing;
 mod login;
 
+pub use attributes::{
+    DATA_INDICATION, SEND_INDICATION, channel_data, handed_over, has_username, receiver,
+};
 pub use framing::{Deframer, MAX_MESSAGE, Malformed, frame};
 pub use login::{LIFETIME, TimeLimited, time_limited};
 
@@ -45,6 +49,16 @@ impl StunHeader {
     /// Whether an answer is expected.
     pub const fn is_request(self) -> bool {
         self.kind & CLASS_BITS == 0
+    }
+
+    /// Whether this is an answer, of success or of an error.
+    pub const fn is_answer(self) -> bool {
+        self.kind & SUCCESS != 0
+    }
+
+    /// The type of the request that this belongs to.
+    pub const fn method(self) -> u16 {
+        self.kind & !CLASS_BITS
     }
 }
 

@@ -253,3 +253,24 @@ fn a_patient_answerer_waits_for_its_answer_to_arrive() {
         }
     });
 }
+
+/// ICE took the address of a TURN server for that of the peer. Its word comes late, but it comes.
+#[test]
+fn a_path_is_judged_again_when_its_candidate_is_told() {
+    in_namespace(|| async {
+        let mut lab = Lab::open(&settings(&[A4]), &settings(&[B4])).await;
+        let address = lab.sides[0].pair.unwrap().1.address;
+        assert_eq!(lab.sides[0].connected, 1);
+        for (kind, times) in [(CandidateKind::ServerReflexive, 1), (CandidateKind::Relayed, 2)] {
+            let told = Candidate { kind, priority: 1, address };
+            lab.sides[0].connection().add_candidates(0, &[told]).await.unwrap();
+            lab.until("the path is reported", Duration::from_secs(5), |sides| {
+                sides[0].connected == times
+            })
+            .await;
+        }
+        assert_eq!(lab.sides[0].pair.unwrap().1.kind, CandidateKind::Relayed);
+        lab.exchange(100).await;
+        lab.close().await;
+    });
+}

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::*;
 
 mod connect;
+mod forged;
 mod measure;
 mod port;
 mod restart;

@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use super::outbox::Outbox;
 use super::{Carrier, TurnServer, tls};
 use crate::dial::Dialer;
+use crate::rtc::health::Health;
 
 /// How long it may take until messages can be sent: name, TCP, proxy and TLS. `webrtc` gives up asking for
 /// an allocation after about 8 s.
@@ -36,6 +37,8 @@ pub(super) struct Stream {
     pub(super) placeholder: SocketAddr,
     pub(super) outbox: Arc<Outbox>,
     pub(super) inbox: mpsc::Sender<Inbound>,
+    /// Is told that the stream lives.
+    pub(super) health: Health,
 }
 
 impl Stream {
@@ -50,6 +53,7 @@ impl Stream {
         let carrier =
             opened.map_err(|_| format!("no connection within {} s", OPEN.as_secs()))??;
         self.outbox.open();
+        let _live = self.health.stream(&self.server.url());
         tokio::select! {
             // After a goodbye it is nobody's fault.
             ended = self.pump(carrier) => if self.outbox.is_closed() { Ok(()) } else { ended },

@@ -185,6 +185,7 @@ impl SocketStreams {
                 placeholder: to,
                 outbox,
                 inbox: self.sender.clone(),
+                health: self.streams.0.health.clone(),
             };
             self.streams.spawn(index, stream);
         }

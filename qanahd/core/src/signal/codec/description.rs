@@ -200,23 +200,28 @@ pub(super) fn check_credentials(ice: &IceCredentials) -> Result<(), Malformed> {
 }
 
 impl Candidate {
-    /// Whether a peer may name this address: no port 0, and nothing that is unspecified, loopback,
-    /// multicast, broadcast or IPv4 in the disguise of IPv6 (which would dodge these rules).
+    /// Whether a peer may name this address: [`may_be_peer`].
     ///
     /// A candidate that is not usable is neither sent nor taken; the message around it is.
     pub fn is_usable(&self) -> bool {
-        let address = match self.address.ip() {
-            IpAddr::V4(v4) => {
-                let this_network = v4.octets().starts_with(&[0]);
-                !(this_network || v4.is_loopback() || v4.is_multicast() || v4.is_broadcast())
-            }
-            IpAddr::V6(v6) => {
-                let v4_compatible = v6.octets().starts_with(&[0; 12]);
-                !(v4_compatible || v6.to_ipv4_mapped().is_some() || v6.is_multicast())
-            }
-        };
-        address && self.address.port() != 0
+        may_be_peer(self.address)
     }
+}
+
+/// Whether a peer may be at this address: no port 0, and nothing that is unspecified, loopback, multicast, broadcast or
+/// IPv4 in the disguise of IPv6 (which would dodge these rules). Nothing is sent elsewhere because a peer says so.
+pub fn may_be_peer(address: SocketAddr) -> bool {
+    let is_good = match address.ip() {
+        IpAddr::V4(v4) => {
+            let this_network = v4.octets().starts_with(&[0]);
+            !(this_network || v4.is_loopback() || v4.is_multicast() || v4.is_broadcast())
+        }
+        IpAddr::V6(v6) => {
+            let v4_compatible = v6.octets().starts_with(&[0; 12]);
+            !(v4_compatible || v6.to_ipv4_mapped().is_some() || v6.is_multicast())
+        }
+    };
+    is_good && address.port() != 0
 }
 
 /// Kind, priority, address (4 or 16 bytes), port. The scope of a link-local address means nothing

@@ -6,6 +6,7 @@ mod description;
 use prost::Message as _;
 
 use super::message::{Answer, Bye, Candidates, Challenge, Hello, Message, Offer, SessionId};
+pub use description::may_be_peer;
 use description::{check_credentials, read_candidates, write_candidates};
 pub(crate) use description::{decode_description, encode_description};
 
