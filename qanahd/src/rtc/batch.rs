@@ -40,8 +40,6 @@ impl Batch {
 pub(super) struct Queue {
     pub(super) batches: VecDeque<Batch>,
     pub(super) bytes: usize,
-    /// It has been left for later once, since it was empty.
-    pub(super) has_waited: bool,
     /// An empty buffer to use again.
     spare: Option<Vec<u8>>,
     /// Wakes the driver's receive future.
@@ -83,6 +81,5 @@ impl Queue {
             batch.bytes.clear();
             self.spare = Some(batch.bytes);
         }
-        self.has_waited &= !self.batches.is_empty();
     }
 }

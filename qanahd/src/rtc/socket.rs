@@ -12,7 +12,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -33,9 +33,6 @@ use super::udp::Udp;
 const MAX_QUEUE_BYTES: usize = 256 * 1024;
 /// Kernel buffers in bytes, where it lets us: a burst of a full SCTP window must fit.
 const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
-
-/// The driver looks for more to receive, handles what there was, and then comes back.
-const ANSWERS: u8 = 2;
 
 /// Datagrams that the kernel refused, in all sockets of the process. UDP promises nothing, so a count is all.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
@@ -65,8 +62,6 @@ pub(super) struct BatchingSocket {
     /// Servers that were sent to by placeholder: (placeholder, real). Mostly empty. They stay where they were found,
     /// or a name with several addresses would take an allocation away from its server.
     named: Mutex<Vec<(SocketAddr, SocketAddr)>>,
-    /// In so many polls to come, what waits to leave is most likely an answer to what has just been received.
-    answers: AtomicU8,
     /// The streams are asked before the socket, next time: neither keeps the other from being read.
     streams_first: AtomicBool,
 }
@@ -108,7 +103,6 @@ impl BatchingSocket {
             links,
             queue: Mutex::default(),
             named: Mutex::default(),
-            answers: AtomicU8::new(0),
             streams_first: AtomicBool::new(false),
         })
     }
@@ -165,28 +159,12 @@ impl BatchingSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether what waits is a short answer (SCTP's acknowledgement), which may leave a poll later, once.
-    ///
-    /// What it acknowledges is on its way to the TUN device then: its packet gets there first, and not only after
-    /// a system call that wakes up the sender.
-    fn lets_wait(&self, queue: &mut Queue) -> bool {
-        let answers = self.answers.load(Ordering::Relaxed);
-        self.answers.store(answers.saturating_sub(1), Ordering::Relaxed);
-        let lets_wait = answers > 0 && !queue.has_waited && queue.batches.len() == 1;
-        queue.has_waited |= lets_wait;
-        lets_wait
-    }
-
     /// Sends all that waits, and keeps the waker for what comes next.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut queue = lock(&self.queue);
         match &mut queue.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
-        }
-        if self.lets_wait(&mut queue) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
         }
         self.flush(&mut queue, cx)
     }
@@ -260,7 +238,6 @@ impl BatchingSocket {
         for (one, buffer) in meta.iter_mut().zip(bufs.iter_mut()).take(count) {
             self.judge(one, buffer);
         }
-        self.answers.store(ANSWERS, Ordering::Relaxed);
         Poll::Ready(Ok(count))
     }
 

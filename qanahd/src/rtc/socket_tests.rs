@@ -173,30 +173,3 @@ async fn a_server_stays_where_it_was_found() {
     assert_eq!(resolver.route(known_as), Route::Named("192.0.2.2:3478".parse().unwrap()));
     assert_eq!(socket.real(known_as), Some("192.0.2.1:3478".parse().unwrap()));
 }
-
-/// What was received is on its way to the TUN device: its acknowledgement lets it go first, but not twice.
-#[tokio::test]
-async fn a_short_answer_waits_for_one_poll() {
-    let (sender, receiver) = pair().await;
-    let count = Arc::new(Count(AtomicUsize::new(0)));
-    let waker = Waker::from(Arc::clone(&count));
-    come_back_to_receive(&sender, &waker);
-    receiver.send_to(b"data", sender.local).await.unwrap();
-    let mut buffer = [0; 2000];
-    std::future::poll_fn(|cx| {
-        let mut bufs = [IoSliceMut::new(&mut buffer)];
-        sender.poll_recv(cx, &mut bufs, &mut [RecvMeta::default()])
-    })
-    .await
-    .unwrap();
-    // The driver looks for more, has an answer, and comes back.
-    come_back_to_receive(&sender, &waker);
-    send(&sender, &receiver, b"answer");
-    let woken = count.0.load(Ordering::Relaxed);
-    come_back_to_receive(&sender, &waker);
-    assert_eq!(waiting(&sender), (1, 6));
-    assert_eq!(count.0.load(Ordering::Relaxed), woken + 1, "it comes back by itself");
-    come_back_to_receive(&sender, &waker);
-    assert_eq!(waiting(&sender), (0, 0));
-    assert_eq!(receive(&receiver).await, b"answer");
-}
