@@ -108,7 +108,7 @@ impl Dialer {
         })
     }
 
-    /// Connects to the first of these addresses that answers, without a proxy. As for time, see
+    /// Connects to the first of these addresses that answers, in this order, without a proxy. As for time, see
     /// [`dial`](Self::dial).
     ///
     /// # Errors
@@ -122,7 +122,8 @@ impl Dialer {
 
     async fn straight(&self, host: &Host, port: u16) -> Result<TcpStream, DialError> {
         let addresses = self.resolver.wait_for(&format!("{host}:{port}")).await;
-        let addresses = addresses.map_err(|_| DialError::Name(host.to_string()))?;
+        let mut addresses = addresses.map_err(|_| DialError::Name(host.to_string()))?.to_vec();
+        addresses.sort_by_key(SocketAddr::is_ipv4);
         self.dial_addresses(&addresses).await
     }
 }

@@ -20,7 +20,8 @@ const DEAD_AFTER: Duration = Duration::from_secs(20);
 /// A connection that is silent for so long is asked for a sign of life. It keeps NAT bindings too.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Connects to the first of these addresses that answers, IPv6 first (RFC 8305).
+/// Connects to the first of these addresses that answers; each is tried a little later than the one before it
+/// (RFC 8305).
 ///
 /// # Errors
 /// That of the last address that failed.
@@ -28,10 +29,8 @@ pub(super) async fn connect_any(
     addresses: &[SocketAddr],
     fw_mark: Option<u32>,
 ) -> io::Result<TcpStream> {
-    let mut ordered = addresses.to_vec();
-    ordered.sort_by_key(SocketAddr::is_ipv4);
     type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
-    let attempts = (0..).zip(ordered).map(|(turn, address)| -> Attempt {
+    let attempts = (0..).zip(addresses.to_vec()).map(|(turn, address)| -> Attempt {
         Box::pin(async move {
             tokio::time::sleep(NEXT_ADDRESS * turn).await;
             connect(address, fw_mark).await

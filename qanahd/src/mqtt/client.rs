@@ -30,7 +30,8 @@ use super::mailbox::Mailbox;
 /// Publications wait in the library only while its socket is full; then at most so many.
 const MAX_BUFFERED: c_int = 32;
 
-/// A client is declared dead by the library at most two and a half of these after the last sign of life.
+/// A client is declared dead by the library at most two and a half of these after the last sign of life. A broker with
+/// MQTT 5 may ask for another time, or none; TCP then still finds out when its machine is gone.
 const KEEP_ALIVE_SECONDS: c_int = 20;
 
 /// Time for the broker to welcome us: the connection to it is there by then. The library looks at it every three

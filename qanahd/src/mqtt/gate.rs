@@ -46,6 +46,8 @@ const REQUEST: Duration = Duration::from_secs(2);
 const MAX_REQUEST: usize = 8192;
 /// Visitors that are listened to at once. When one more comes, the one that has waited longest goes.
 const MAX_VISITORS: usize = 64;
+/// Pause after an error of the port.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long one side has to end when the other has, or the gate is closed: what was said last is still passed on.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -134,16 +136,20 @@ async fn lead(
             .map_err(|_| format!("no connection within {} s", DIAL.as_secs()))??;
         let (listener, port) = listen().await.map_err(|error| format!("on loopback: {error}"))?;
         tell(Outcome::Reached { ends, port });
-        let library = timeout(LIBRARY, wait_for_library(listener, word))
-            .await
-            .map_err(|_| "the MQTT library did not come".to_owned())?
-            .map_err(|error| format!("on loopback: {error}"))?;
-        Ok::<_, String>((broker, library))
+        let came = timeout(LIBRARY, wait_for_library(&listener, word)).await;
+        Ok::<_, String>((broker, came, listener))
     };
-    let (broker, (library, said)) = tokio::select! {
+    let (broker, came, listener) = tokio::select! {
         _ = &mut closed => return Ok(()),
         reached = reached => reached?,
     };
+    let Ok((library, said)) = came else {
+        tell(Outcome::Failed("the MQTT library did not come".to_owned()));
+        // It may come yet, and shall find nobody else at this port.
+        let _ = closed.await;
+        return Ok(());
+    };
+    drop(listener);
     let (inward, outward) = broker.split();
     let (from_library, to_library) = library.into_split();
     // A failure is told before the library sees the end of its connection.
@@ -182,7 +188,7 @@ async fn listen() -> io::Result<(TcpListener, u16)> {
 type Said = Zeroizing<Vec<u8>>;
 
 /// The connection of who knows the word, and what it has said; afterwards nobody is listened to any more.
-async fn wait_for_library(listener: TcpListener, word: &str) -> io::Result<(TcpStream, Said)> {
+async fn wait_for_library(listener: &TcpListener, word: &str) -> (TcpStream, Said) {
     let word: Arc<str> = word.into();
     let mut visitors = JoinSet::new();
     let mut waiting: VecDeque<AbortHandle> = VecDeque::new();
@@ -192,11 +198,15 @@ async fn wait_for_library(listener: TcpListener, word: &str) -> io::Result<(TcpS
             biased;
             Some(visitor) = visitors.join_next() => {
                 if let Ok(Some(library)) = visitor {
-                    return Ok(library);
+                    return library;
                 }
             }
             visitor = listener.accept() => {
-                let (stream, _) = visitor?;
+                let Ok((stream, _)) = visitor else {
+                    // Too few descriptors, or a visitor that has gone: the next one may be the library.
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                };
                 waiting.retain(|visitor| !visitor.is_finished());
                 if waiting.len() >= MAX_VISITORS && let Some(longest) = waiting.pop_front() {
                     longest.abort();

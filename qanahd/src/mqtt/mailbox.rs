@@ -20,6 +20,17 @@ pub(super) struct Publication {
     pub(super) payload: Vec<u8>,
 }
 
+/// Who says that an attempt has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refuser {
+    /// The broker, which wants another version of the protocol.
+    Version,
+    /// The broker, by its CONNACK.
+    Broker,
+    /// The library: it found no broker, or lost it. The gate may know more.
+    Library,
+}
+
 /// What the library has to say.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Notice {
@@ -27,8 +38,8 @@ pub(super) enum Notice {
     Gate,
     /// CONNACK: welcome.
     Connected,
-    /// The attempt failed; `version` when another protocol version may help.
-    Refused { version: bool, reason: String },
+    /// The attempt failed.
+    Refused { by: Refuser, reason: String },
     /// So many requests for topics were answered, and so many topics refused.
     Subscribed { answers: usize, refused: usize },
     /// The broker ends the connection and says why (MQTT 5).

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::client::{Client, Code, Connect, Version};
 use super::gate::{Gate, Outcome, Told, Way};
 use super::inbox::Inbox;
-use super::mailbox::{Mailbox, Notice, Work};
+use super::mailbox::{Mailbox, Notice, Refuser, Work};
 use super::trust::Trust;
 use super::{BrokerAddress, BrokerStatus, Event, client_id};
 use crate::dial::Dialer;
@@ -114,13 +114,17 @@ impl Worker {
 
     /// One round: the way there, the library's welcome, and then the life of that connection.
     fn attempt(&mut self, client: &mut Option<Client>) -> End {
-        let connected = self.reach().and_then(|reached| {
-            let client = self.connect(client, &reached)?;
-            Ok((reached, client))
-        });
-        match connected {
-            Ok((reached, client)) => self.serve(client, &reached),
-            Err(end) => end,
+        let reached = match self.reach() {
+            Ok(reached) => reached,
+            Err(end) => return end,
+        };
+        match self.connect(client, &reached) {
+            Ok(client) => self.serve(client, &reached),
+            Err(end) => {
+                // Before the gate closes its port: whoever takes that then shall not be told a password.
+                *client = None;
+                end
+            }
         }
     }
 
@@ -138,10 +142,7 @@ impl Worker {
         if found.is_empty() {
             return Err(format!("cannot resolve {}: it has no address", address.host));
         }
-        // The first that answers is taken, and may be of no use all the same: the next time another is first.
-        let first = *attempts % found.len();
-        found.rotate_left(first);
-        found.truncate(ADDRESSES);
+        order(&mut found, *attempts);
         *attempts = attempts.wrapping_add(1);
         Ok(found)
     }
@@ -214,11 +215,14 @@ impl Worker {
                 Work::Network if reached.is_same() => {}
                 Work::Network => return Err(End::Moved),
                 Work::Notice(Notice::Connected) => return Ok(client),
-                Work::Notice(Notice::Refused { version, reason }) => {
-                    if version && self.version == Version::V5 {
+                Work::Notice(Notice::Refused { by, reason }) => {
+                    if by == Refuser::Version && self.version == Version::V5 {
                         self.version = Version::V311;
                     }
-                    return Err(reached.lost(reason));
+                    return Err(match by {
+                        Refuser::Version | Refuser::Broker => End::Failed(reason),
+                        Refuser::Library => reached.lost(reason),
+                    });
                 }
                 Work::Notice(_) | Work::Topics | Work::Publish(_) => {}
             }
@@ -379,6 +383,15 @@ fn source_towards(target: SocketAddr) -> Option<IpAddr> {
     socket.local_addr().ok().map(|address| address.ip())
 }
 
+/// The addresses of a broker as they are tried, IPv6 first. The first that answers is taken, and may be of no use all
+/// the same: in the next attempt another is first.
+fn order(found: &mut Vec<SocketAddr>, attempt: usize) {
+    found.sort_by_key(SocketAddr::is_ipv4);
+    let first = attempt.checked_rem(found.len()).unwrap_or_default();
+    found.rotate_left(first);
+    found.truncate(ADDRESSES);
+}
+
 /// A quarter more or less, so that the clients of a broker that comes back do not come all at once.
 fn jittered(delay: Duration) -> Duration {
     let mut bytes = [0; 4];
@@ -400,6 +413,18 @@ fn c_strings<'a>(topics: impl Iterator<Item = &'a Arc<str>>) -> Vec<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_address_is_first_in_its_turn_whatever_its_family() {
+        let [v4, v6]: [SocketAddr; 2] =
+            ["192.0.2.1:1883", "[2001:db8::1]:1883"].map(|address| address.parse().unwrap());
+        for (attempt, expected) in [(0, [v6, v4]), (1, [v4, v6]), (2, [v6, v4])] {
+            let mut found = vec![v4, v6];
+            order(&mut found, attempt);
+            assert_eq!(found, expected);
+        }
+        order(&mut Vec::new(), 3);
+    }
 
     #[test]
     fn delays_stay_between_one_and_thirty_seconds() {

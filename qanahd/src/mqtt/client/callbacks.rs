@@ -9,7 +9,7 @@ use std::sync::Arc;
 use paho_mqtt_sys as paho;
 
 use super::super::inbox::Inbox;
-use super::super::mailbox::{Mailbox, Notice};
+use super::super::mailbox::{Mailbox, Notice, Refuser};
 use super::Code;
 
 /// What the callbacks need. The library holds a pointer to it for as long as the client exists.
@@ -107,17 +107,18 @@ pub(super) unsafe extern "C" fn on_refused5(
 ) {
     // SAFETY: the library passes our context, and NULL or data that is valid for the call.
     unsafe {
-        let (version, reason) = match data.as_ref() {
+        let (by, reason) = match data.as_ref() {
             Some(data) if is_version(data.reasonCode) => {
-                (true, String::from("the broker does not speak MQTT 5"))
+                (Refuser::Version, String::from("the broker does not speak MQTT 5"))
             }
-            Some(data) if data.reasonCode > 0 => (false, reason_text(data.reasonCode)),
+            Some(data) if data.reasonCode > 0 => (Refuser::Broker, reason_text(data.reasonCode)),
             Some(data) => {
-                (false, text(data.message).unwrap_or_else(|| Code(data.code).to_string()))
+                let reason = text(data.message).unwrap_or_else(|| Code(data.code).to_string());
+                (Refuser::Library, reason)
             }
-            None => (false, String::from("no reason given")),
+            None => (Refuser::Library, String::from("no reason given")),
         };
-        context(user).mailbox.notify(Notice::Refused { version, reason });
+        context(user).mailbox.notify(Notice::Refused { by, reason });
     }
 }
 
@@ -127,6 +128,10 @@ pub(super) unsafe extern "C" fn on_refused(
 ) {
     // SAFETY: as above.
     unsafe {
+        let by = match data.as_ref() {
+            Some(data) if data.code > 0 => Refuser::Broker,
+            _ => Refuser::Library,
+        };
         let reason = match data.as_ref() {
             // The positive codes are those of the CONNACK (MQTT 3.1.1, table 3.1).
             Some(data) if data.code > 0 => String::from(match data.code {
@@ -139,7 +144,7 @@ pub(super) unsafe extern "C" fn on_refused(
             Some(data) => text(data.message).unwrap_or_else(|| Code(data.code).to_string()),
             None => String::from("no reason given"),
         };
-        context(user).mailbox.notify(Notice::Refused { version: false, reason });
+        context(user).mailbox.notify(Notice::Refused { by, reason });
     }
 }
 

@@ -25,8 +25,9 @@ use crate::dial::Dialer;
 
 /// Bytes that are read at once.
 const PIECE: usize = 4096;
-/// Longest WebSocket message in bytes, and longest frame. A broker may put many packets into one.
-const MAX_MESSAGE: usize = 64 * 1024;
+/// Longest WebSocket message in bytes, and longest frame; a longer one ends the connection. A broker may put many packets into
+/// one, and one with a long message that somebody published: that is no packet for us, but no reason to end either.
+const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// Where a broker is and how it is reached.
 pub(crate) struct Way {
