@@ -56,7 +56,7 @@ impl<R: CryptoRngCore> Machine<R> {
             self.fail_attempt(now, rival, "a newer attempt took its place");
         }
         let index = self.rng.next_u32();
-        let mut session = Session::new(id, way, stage, now + DESCRIBE_TIMEOUT, index);
+        let mut session = Session::new(id, way, stage, now, now + DESCRIBE_TIMEOUT, index);
         session.replaces = self.live.as_ref().map(|live| live.id);
         self.pending.put(session);
     }

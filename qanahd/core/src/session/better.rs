@@ -26,11 +26,12 @@ pub enum PathClass {
     Ipv6,
 }
 
-/// IPv6 has come to this machine while a session went by IPv4.
+/// IPv6 has come to this machine.
 #[derive(Debug, Clone, Copy)]
 struct Ipv6Came {
-    /// The session of that time: it does not know what the peer has by now.
-    before: SessionId,
+    /// When. A session that was begun before, even if it was not live then, has no socket for it, and does not know what
+    /// the peer has by now.
+    at: Instant,
     /// So many more sessions are tried.
     tries: u32,
 }
@@ -61,10 +62,8 @@ impl<R: CryptoRngCore> Machine<R> {
     /// This machine has IPv6 now, or a wider kind of it than before. Whether the peer has it too is not known: it may
     /// have come there as well, since the live session began.
     pub fn ipv6_came(&mut self, now: Instant) {
-        if let Some(session) = &self.live {
-            self.better.ipv6 = Some(Ipv6Came { before: session.id, tries: IPV6_TRIES });
-            self.plan_better(now);
-        }
+        self.better.ipv6 = Some(Ipv6Came { at: now, tries: IPV6_TRIES });
+        self.plan_better(now);
     }
 
     /// The live session or its path is another one.
@@ -88,7 +87,7 @@ impl<R: CryptoRngCore> Machine<R> {
         let told = || {
             session.taken.iter().any(|it| it.address.is_ipv6() && it.kind != CandidateKind::Relayed)
         };
-        came.tries > 0 && (session.id == came.before || told())
+        came.tries > 0 && (session.began <= came.at || told())
     }
 
     fn begin_better(&mut self, now: Instant) {

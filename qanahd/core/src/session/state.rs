@@ -51,6 +51,8 @@ impl Way {
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) way: Way,
+    /// When it was begun, and with it its sockets.
+    pub(super) began: Instant,
     /// The session that was live when this attempt began: the one it is to replace.
     pub(super) replaces: Option<SessionId>,
     /// When another session took over from this one.
@@ -169,6 +171,7 @@ impl Session {
         id: SessionId,
         way: Way,
         stage: Stage,
+        began: Instant,
         deadline: Instant,
         index: u32,
     ) -> Self {
@@ -176,6 +179,7 @@ impl Session {
         Self {
             id,
             way,
+            began,
             replaces: None,
             retired: None,
             offerer,

@@ -182,6 +182,22 @@ fn ipv6_that_came_before_a_path_was_lost_is_not_forgotten() {
     world.assert_one_session("by IPv6");
 }
 
+/// As when a machine boots: the first session is begun before there is IPv6.
+#[test]
+fn ipv6_that_comes_while_a_session_is_made_is_not_forgotten() {
+    let mut world = World::new(7, Faults::none());
+    world.start();
+    world.run_ms(50);
+    assert!(world.nodes[0].active.is_none() && world.nodes[0].offers == 1);
+    world.ipv6[1] = true;
+    ipv6_comes(&mut world, 0);
+    world.run(5);
+    assert!(world.nodes[0].active.is_some());
+    paths(&mut world, PathClass::Ipv4);
+    assert!(replaced(&mut world, PathClass::Ipv6, 3));
+    world.assert_one_session("by IPv6");
+}
+
 /// Somebody on the local network announces IPv6 and takes it back, again and again.
 #[test]
 fn a_network_that_changes_all_the_time_makes_few_sessions() {
