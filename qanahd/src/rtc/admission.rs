@@ -68,8 +68,9 @@ impl Admission {
 
     /// A check that is not for us is nobody's business here; `webrtc` would act on parts of it before it looks
     /// whom it is for.
-    fn may_check(&self, peer: SocketAddr, check: &[u8]) -> bool {
-        self.is_receiver(receiver(check)) && self.told.admits(peer, Instant::now())
+    fn may_check(&self, peer: Option<SocketAddr>, check: &[u8]) -> bool {
+        self.is_receiver(receiver(check))
+            && peer.is_none_or(|peer| self.told.admits(peer, Instant::now()))
     }
 
     /// Whether this name is ours: that by which a check calls its receiver.

@@ -8,7 +8,7 @@
 //! - an answer has the transaction of its request,
 //! - anything else belongs to those whose checks its source has answered. Mostly this is one connection. With
 //!   two to one peer, an old and a new one, both get it, as far as it makes sense where they stand (`admission`);
-//!   DTLS drops what is not its own (RFC 9147, section 4.5.2).
+//!   DTLS drops sealed records that are not its own (RFC 9147, section 4.5.2).
 //!
 //! A stranger can neither take a datagram from its receiver nor make anything here grow: all is bounded, and
 //! what does not fit is dropped.

@@ -53,20 +53,22 @@ impl Ingress {
     }
 
     /// By which address the stack below shall take a datagram for sent; `None` when it shall not see it.
-    /// `may_check` says whether a check (the second argument) from an address is to be answered.
+    /// `may_check` says whether a check (the second argument) from an address is to be answered. From where a check
+    /// in ChannelData comes is not known.
     pub fn admits(
         &mut self,
         from: SocketAddr,
         datagram: &[u8],
-        may_check: impl FnOnce(SocketAddr, &[u8]) -> bool,
+        may_check: impl FnOnce(Option<SocketAddr>, &[u8]) -> bool,
     ) -> Option<SocketAddr> {
         if let Some(header) = StunHeader::read(datagram) {
             return match header.kind {
-                BINDING => may_check(from, datagram).then_some(from),
+                BINDING => may_check(Some(from), datagram).then_some(from),
                 DATA_INDICATION => {
                     let known_as = self.exchanges.server(from)?;
                     let (peer, contents) = handed_over(datagram)?;
-                    self.admits_inside(contents, |check| may_check(peer, check)).then_some(known_as)
+                    self.admits_inside(contents, |check| may_check(Some(peer), check))
+                        .then_some(known_as)
                 }
                 _ if header.is_answer() => self.exchanges.answered(from, header),
                 _ => None,
@@ -78,7 +80,7 @@ impl Ingress {
         let contents = channel_data(datagram)?;
         let known_as = self.exchanges.server(from)?;
         // Whose the channel is, its server does not say; channels are bound for those alone to whom we send.
-        self.admits_inside(contents, |_| true).then_some(known_as)
+        self.admits_inside(contents, |check| may_check(None, check)).then_some(known_as)
     }
 
     /// What a TURN server hands over for a peer. That it comes from somebody whom we sent to is the server's to

@@ -152,13 +152,22 @@ fn a_server_is_heard_when_it_has_an_allocation_of_ours() {
     attributes.extend([0, 0x13, 0, u8::try_from(inside.len()).unwrap()]);
     attributes.extend(&inside);
     let handed = stun(DATA_INDICATION, 1, &attributes);
-    let asked = |peer, contents: &[u8]| {
-        assert_eq!((peer, contents), (SocketAddr::from(([192, 0, 2, 1], 77)), &inside[..]));
+    let from = SocketAddr::from(([192, 0, 2, 1], 77));
+    let asked = |peer: Option<SocketAddr>, contents: &[u8]| {
+        assert_eq!((peer, contents), (Some(from), &inside[..]));
         true
     };
     assert_eq!(ingress.admits(SERVER, &handed, asked), Some(CALLED));
     assert_eq!(takes(&mut ingress, SERVER, &handed), None);
     assert_eq!(ingress.admits(STRANGER, &handed, |_, _| true), None);
+    // A check in a channel has to be for us as well, from wherever it comes.
+    let in_channel = channel(&inside);
+    let asked = |peer: Option<SocketAddr>, contents: &[u8]| {
+        assert_eq!((peer, contents), (None, &inside[..]));
+        true
+    };
+    assert_eq!(ingress.admits(SERVER, &in_channel, asked), Some(CALLED));
+    assert_eq!(takes(&mut ingress, SERVER, &in_channel), None);
 }
 
 #[test]
