@@ -67,6 +67,12 @@ impl Queue {
         });
     }
 
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        self.batches.clear();
+        self.bytes = 0;
+    }
+
     /// Counts `length` bytes of the first batch as gone.
     pub(super) fn advance(&mut self, length: usize) {
         self.bytes = self.bytes.saturating_sub(length);

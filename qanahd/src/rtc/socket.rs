@@ -151,8 +151,13 @@ impl BatchingSocket {
             return Poll::Ready(Ok(()));
         }
         while !queue.batches.is_empty() {
-            if self.send_first(queue).is_err() {
-                ready!(self.udp.poll_room(cx))?;
+            if self.send_first(queue).is_ok() {
+                continue;
+            }
+            if let Err(error) = ready!(self.udp.poll_room(cx)) {
+                // No descriptor is left to wait with. UDP promises nothing.
+                tracing::debug!(%error, "cannot wait for room; what waits is dropped");
+                queue.clear();
             }
         }
         self.udp.forget_room();
