@@ -32,8 +32,12 @@ impl Nat {
         let Some(first) = views.next() else {
             return Self::Unknown;
         };
-        if views.any(|mapped| mapped != first) {
+        let others: Vec<_> = views.filter(|mapped| *mapped != first).collect();
+        if others.iter().any(|mapped| mapped.ip() == first.ip()) {
             Self::Dependent
+        } else if !others.is_empty() {
+            // Two ways out, or a server on this side of the NAT: that says nothing of its ports.
+            Self::SomeKind
         } else if first.ip() == local.ip() {
             Self::None
         } else if seen.iter().any(|(server, _)| seen.first().is_some_and(|(one, _)| one != server))
@@ -195,12 +199,15 @@ mod tests {
         let local = address("192.168.1.2:4000");
         let (one, two) = (address("203.0.113.1:3478"), address("203.0.113.2:3478"));
         let (mapped, other) = (address("198.51.100.7:4000"), address("198.51.100.7:61000"));
+        let elsewhere = address("198.51.100.9:61000");
         for (seen, expected) in [
             (&[][..], Nat::Unknown),
             (&[(one, mapped)], Nat::SomeKind),
             (&[(one, mapped), (one, mapped)], Nat::SomeKind),
             (&[(one, mapped), (two, mapped)], Nat::Independent),
             (&[(one, mapped), (two, other)], Nat::Dependent),
+            (&[(one, mapped), (two, elsewhere)], Nat::SomeKind),
+            (&[(one, local), (two, mapped)], Nat::SomeKind),
             (&[(one, local)], Nat::None),
         ] {
             assert_eq!(Nat::of(local, seen), expected, "{seen:?}");
