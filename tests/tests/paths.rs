@@ -187,6 +187,7 @@ fn only_the_interfaces_that_are_allowed_are_used() -> Result<()> {
         sites[1].outside()
     ))?;
     let [one, two] = sites;
+    let first = one.outside().to_owned();
     let options = ground.servers.options();
     let only = options.clone().and(&["--interface", "usb?", "--exclude-interface", "eth*"]);
     let members =
@@ -195,6 +196,10 @@ fn only_the_interfaces_that_are_allowed_are_used() -> Result<()> {
     group.settles(Path::Direct)?;
     let (_, detail) = group.path(1, 2)?;
     ensure!(detail.contains(second), "{detail}");
+    // The other one was not merely slower: the peer was never told of it.
+    let told = |address: &str| format!("candidate of the peer address={address}:");
+    let log = group.daemon(2)?.log();
+    ensure!(log.contains(&told(second)) && !log.contains(&told(&first)), "{first}: {log}");
     // No interface at all is told as such.
     let none = options.and(&["--interface", "nothing*"]);
     let sites = [site()?, site()?];

@@ -76,7 +76,7 @@ fn only_tcp_443_goes_out() -> Result<()> {
             only(node, "tcp dport 443")?;
         }
         let mesh = connects(lab, at_443(&servers.authority), &servers)?;
-        // The session goes on while nothing else can: new keys, checks of the path.
+        // The session goes on while nothing else can: the path is checked every two seconds.
         let long = ping(mesh.daemon(1)?.place(), &format!("-c 60 -i 0.5 -W 3 {}", inner4(2)))?;
         long.ensure_all()
     })

@@ -244,6 +244,7 @@ impl Connection {
                 tracing::debug!(address = %candidate.address, "candidate refused: another overlay");
                 continue;
             }
+            tracing::debug!(address = %candidate.address, "candidate of the peer");
             if let Err(error) = self.peer.add_ice_candidate(init).await {
                 tracing::debug!(%error, address = %candidate.address, "candidate not taken");
             }

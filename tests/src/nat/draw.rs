@@ -32,6 +32,11 @@ impl Draw {
         }
     }
 
+    /// Whether somebody asked for a single cell.
+    pub const fn is_one_cell(&self) -> bool {
+        self.only.is_some()
+    }
+
     /// A third, drawn by this text.
     pub fn by(text: &str) -> Self {
         let mut seed = [0u8; 32];

@@ -10,12 +10,14 @@ use anyhow::{Context, Result, anyhow, ensure};
 use qanah_core::key::PublicKey;
 
 use super::Site;
+use super::servers::TURN6;
 use super::theory::Path;
 use crate::conf::{self, Conf, Identity, inner4, inner6, name};
 use crate::daemon::{Daemon, Options};
-use crate::lab::Lab;
+use crate::lab::{HUB4, Lab};
 use crate::ping::{first_ping, ping};
 use crate::process::tail;
+use crate::secure::TURN4;
 use crate::wait::{eventually, secs};
 
 /// Pairs at once. The processors are the limit: a pair that waits costs nothing.
@@ -183,6 +185,10 @@ impl Group {
         } else if peer.is_by_turn() {
             Path::Turn
         } else {
+            // Not by its word alone: a TURN server's address passed for one of the peer's own before.
+            let servers = [format!("{TURN4}:"), format!("{HUB4}:"), format!("[{TURN6}]:")];
+            let by_server = servers.iter().any(|address| detail.contains(address));
+            ensure!(!by_server, "what is called direct goes through a server: {detail}");
             Path::Direct
         };
         Ok((path, detail))

@@ -13,7 +13,8 @@ use crate::secure::{
 use crate::servers::{TURN_PASSWORD, TURN_USER};
 
 /// The IPv6 address of the TURN server.
-const TURN6: &str = "fd31:9::fd";
+/// The same over IPv6.
+pub(super) const TURN6: &str = "fd31:9::fd";
 
 /// A broker (WebSocket over TLS at port 443), a STUN and TURN server (UDP at 3478, TLS at 443) and the
 /// server of the probe.
